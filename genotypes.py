@@ -1,0 +1,239 @@
+"""Genotypes: what a cell is made of, the published cells by name, and genotype files.
+
+A genotype describes two cells. Each cell has two inputs (0: the output of the cell before last,
+1: of the last cell) and intermediate nodes numbered from 2. Every node adds up two operations, so
+a cell is a list of (operation, input) pairs, two for each node, and the list of the nodes that
+are concatenated into its output.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from errors import UserError
+
+PRIMITIVES = (
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "skip_connect",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+)
+"""The candidate operations of the search, in the order that the search vector numbers them."""
+
+OPERATION_NAMES = (*PRIMITIVES, "sep_conv_7x7", "conv_7x1_1x7")
+"""Every operation that a genotype may name; the last two occur in published cells only."""
+
+
+class Genotype(NamedTuple):
+    """A normal and a reduction cell."""
+
+    normal: list[tuple[str, int]]
+    normal_concat: list[int]
+    reduce: list[tuple[str, int]]
+    reduce_concat: list[int]
+
+
+NASNet = Genotype(
+    normal=[
+        ("sep_conv_5x5", 1), ("sep_conv_3x3", 0),
+        ("sep_conv_5x5", 0), ("sep_conv_3x3", 0),
+        ("avg_pool_3x3", 1), ("skip_connect", 0),
+        ("avg_pool_3x3", 0), ("avg_pool_3x3", 0),
+        ("sep_conv_3x3", 1), ("skip_connect", 1),
+    ],
+    normal_concat=[2, 3, 4, 5, 6],
+    reduce=[
+        ("sep_conv_5x5", 1), ("sep_conv_7x7", 0),
+        ("max_pool_3x3", 1), ("sep_conv_7x7", 0),
+        ("avg_pool_3x3", 1), ("sep_conv_5x5", 0),
+        ("skip_connect", 3), ("avg_pool_3x3", 2),
+        ("sep_conv_3x3", 2), ("max_pool_3x3", 1),
+    ],
+    reduce_concat=[4, 5, 6],
+)  # fmt: skip
+"""Zoph et al., 2018, arXiv:1707.07012 (NASNet-A)."""
+
+AmoebaNet = Genotype(
+    normal=[
+        ("avg_pool_3x3", 0), ("max_pool_3x3", 1),
+        ("sep_conv_3x3", 0), ("sep_conv_5x5", 2),
+        ("sep_conv_3x3", 0), ("avg_pool_3x3", 3),
+        ("sep_conv_3x3", 1), ("skip_connect", 1),
+        ("skip_connect", 0), ("avg_pool_3x3", 1),
+    ],
+    normal_concat=[4, 5, 6],
+    reduce=[
+        ("avg_pool_3x3", 0), ("sep_conv_3x3", 1),
+        ("max_pool_3x3", 0), ("sep_conv_7x7", 2),
+        ("sep_conv_7x7", 0), ("avg_pool_3x3", 1),
+        ("max_pool_3x3", 0), ("max_pool_3x3", 1),
+        ("conv_7x1_1x7", 0), ("sep_conv_3x3", 5),
+    ],
+    reduce_concat=[3, 4, 6],
+)  # fmt: skip
+"""Real et al., 2019, arXiv:1802.01548 (AmoebaNet-A)."""
+
+DARTS_V1 = Genotype(
+    normal=[
+        ("sep_conv_3x3", 1), ("sep_conv_3x3", 0),
+        ("skip_connect", 0), ("sep_conv_3x3", 1),
+        ("skip_connect", 0), ("sep_conv_3x3", 1),
+        ("sep_conv_3x3", 0), ("skip_connect", 2),
+    ],
+    normal_concat=[2, 3, 4, 5],
+    reduce=[
+        ("max_pool_3x3", 0), ("max_pool_3x3", 1),
+        ("skip_connect", 2), ("max_pool_3x3", 0),
+        ("max_pool_3x3", 0), ("skip_connect", 2),
+        ("skip_connect", 2), ("avg_pool_3x3", 0),
+    ],
+    reduce_concat=[2, 3, 4, 5],
+)  # fmt: skip
+"""Liu et al., 2019, arXiv:1806.09055, first order."""
+
+DARTS_V2 = Genotype(
+    normal=[
+        ("sep_conv_3x3", 0), ("sep_conv_3x3", 1),
+        ("sep_conv_3x3", 0), ("sep_conv_3x3", 1),
+        ("sep_conv_3x3", 1), ("skip_connect", 0),
+        ("skip_connect", 0), ("dil_conv_3x3", 2),
+    ],
+    normal_concat=[2, 3, 4, 5],
+    reduce=[
+        ("max_pool_3x3", 0), ("max_pool_3x3", 1),
+        ("skip_connect", 2), ("max_pool_3x3", 1),
+        ("max_pool_3x3", 0), ("skip_connect", 2),
+        ("skip_connect", 2), ("max_pool_3x3", 1),
+    ],
+    reduce_concat=[2, 3, 4, 5],
+)  # fmt: skip
+"""Liu et al., 2019, arXiv:1806.09055, second order."""
+
+RelativeNAS = Genotype(
+    normal=[
+        ("sep_conv_3x3", 0), ("dil_conv_5x5", 1),
+        ("sep_conv_3x3", 1), ("sep_conv_3x3", 1),
+        ("sep_conv_3x3", 1), ("sep_conv_5x5", 1),
+        ("skip_connect", 0), ("sep_conv_3x3", 0),
+    ],
+    normal_concat=[2, 3, 4, 5],
+    reduce=[
+        ("avg_pool_3x3", 1), ("max_pool_3x3", 1),
+        ("dil_conv_5x5", 1), ("max_pool_3x3", 1),
+        ("avg_pool_3x3", 3), ("skip_connect", 1),
+        ("dil_conv_5x5", 3), ("sep_conv_3x3", 1),
+    ],
+    reduce_concat=[2, 3, 4, 5],
+)  # fmt: skip
+"""Tan et al., 2021, arXiv:2009.06193."""
+
+NAMED_GENOTYPES = {
+    "NASNet": NASNet,
+    "AmoebaNet": AmoebaNet,
+    "DARTS_V1": DARTS_V1,
+    "DARTS_V2": DARTS_V2,
+    "RelativeNAS": RelativeNAS,
+}
+
+MAX_NODES = 32
+"""More intermediate nodes than any cell in the literature has; a file with more is refused."""
+
+
+def resolve_genotype(arch: str) -> Genotype:
+    """The genotype that `--arch` asks for: a name in `NAMED_GENOTYPES` or a genotype file.
+
+    Raises:
+        UserError: neither a known name nor a readable genotype file.
+    """
+    if arch in NAMED_GENOTYPES:
+        return NAMED_GENOTYPES[arch]
+    if not os.path.exists(arch):
+        raise UserError(
+            f"--arch {arch}: neither a file nor a known name; the names are "
+            + ", ".join(NAMED_GENOTYPES)
+        )
+    return load_genotype(arch)
+
+
+def load_genotype(path: str | Path) -> Genotype:
+    """Read a genotype file.
+
+    Raises:
+        UserError: the file cannot be read or is not a genotype; names the file and the field.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"genotype file {path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"genotype file {path}: not a JSON file ({reason})") from None
+    try:
+        return genotype_from_dict(content)
+    except ValueError as error:
+        raise UserError(f"genotype file {path}: {error}") from None
+
+
+def save_genotype(genotype: Genotype, path: str | Path) -> None:
+    """Write `genotype` as a JSON file that `load_genotype` reads."""
+    Path(path).write_text(json.dumps(genotype._asdict(), indent=1) + "\n", encoding="utf-8")
+
+
+def genotype_from_dict(content: object) -> Genotype:
+    """A genotype from its dictionary form, every field checked.
+
+    Raises:
+        ValueError: a field is missing or wrong; the text names it.
+    """
+    if not isinstance(content, dict):
+        raise ValueError("not a genotype: a JSON object with " + ", ".join(Genotype._fields))
+    for field in Genotype._fields:
+        if field not in content:
+            raise ValueError(f"field {field!r} is missing")
+    normal = _checked_cell(content["normal"], "normal")
+    reduce = _checked_cell(content["reduce"], "reduce")
+    return Genotype(
+        normal=normal,
+        normal_concat=_checked_concat(content["normal_concat"], "normal_concat", len(normal) // 2),
+        reduce=reduce,
+        reduce_concat=_checked_concat(content["reduce_concat"], "reduce_concat", len(reduce) // 2),
+    )
+
+
+def _checked_cell(pairs: object, field: str) -> list[tuple[str, int]]:
+    if not isinstance(pairs, list) or len(pairs) % 2 or not 2 <= len(pairs) <= 2 * MAX_NODES:
+        raise ValueError(
+            f"field {field!r} must be a list of (operation, input) pairs, two for each node"
+        )
+    cell = []
+    for index, pair in enumerate(pairs):
+        place = f"field '{field}[{index}]'"
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            raise ValueError(f"{place} must be a pair (operation, input)")
+        operation, source = pair
+        if not isinstance(operation, str) or operation not in OPERATION_NAMES:
+            raise ValueError(
+                f"{place}: unknown operation {str(operation)[:40]!r}; the operations are "
+                + ", ".join(OPERATION_NAMES)
+            )
+        largest = index // 2 + 1
+        if type(source) is not int or not 0 <= source <= largest:
+            raise ValueError(f"{place}: the input must be a whole number from 0 to {largest}")
+        cell.append((operation, source))
+    return cell
+
+
+def _checked_concat(nodes: object, field: str, node_count: int) -> list[int]:
+    largest = node_count + 1
+    if (
+        not isinstance(nodes, list)
+        or not nodes
+        or any(type(node) is not int or not 2 <= node <= largest for node in nodes)
+        or len(set(nodes)) != len(nodes)
+    ):
+        raise ValueError(f"field {field!r} must list nodes from 2 to {largest}, each at most once")
+    return nodes

@@ -1,0 +1,206 @@
+"""The networks trained from scratch: a genotype's cells, stacked.
+
+Names and shapes of parameters and buffers are those of the published checkpoints.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genotypes import Genotype
+from operations import OPERATIONS, FactorizedReduce, ReLUConvBN, drop_path
+
+
+class Cell(nn.Module):
+    """One cell: two inputs, intermediate nodes that each add up two operations, concatenated.
+
+    Maps (N, C_prev_prev, ...) and (N, C_prev, H, W) to (N, C * multiplier, H', W'), where H' and
+    W' are halved (rounded up) in a reduction cell.
+    """
+
+    def __init__(
+        self,
+        genotype: Genotype,
+        C_prev_prev: int,
+        C_prev: int,
+        C: int,
+        reduction: bool,
+        reduction_prev: bool,
+    ) -> None:
+        super().__init__()
+        if reduction_prev:
+            self.preprocess0: nn.Module = FactorizedReduce(C_prev_prev, C)
+        else:
+            self.preprocess0 = ReLUConvBN(C_prev_prev, C, 1, 1, 0)
+        self.preprocess1 = ReLUConvBN(C_prev, C, 1, 1, 0)
+        pairs = genotype.reduce if reduction else genotype.normal
+        self._concat = genotype.reduce_concat if reduction else genotype.normal_concat
+        self._inputs = [source for _, source in pairs]
+        self._ops = nn.ModuleList(
+            OPERATIONS[name](C, 2 if reduction and source < 2 else 1) for name, source in pairs
+        )
+        self.multiplier = len(self._concat)
+
+    def forward(self, s0: Tensor, s1: Tensor, drop_path_prob: float) -> Tensor:
+        states = [self.preprocess0(s0), self.preprocess1(s1)]
+        for first in range(0, len(self._ops), 2):
+            terms = []
+            for index in (first, first + 1):
+                operation = self._ops[index]
+                term = operation(states[self._inputs[index]])
+                if self.training and drop_path_prob > 0 and not isinstance(operation, nn.Identity):
+                    term = drop_path(term, drop_path_prob)
+                terms.append(term)
+            states.append(terms[0] + terms[1])
+        return torch.cat([states[index] for index in self._concat], dim=1)
+
+
+class AuxiliaryPool(nn.Module):
+    """Pools any feature map to 2×2.
+
+    The published networks pool windows of 5×5 with a fixed stride, which gives 2×2 at their image
+    sizes only; maps of other sizes are pooled adaptively.
+    """
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        if all((size - 5) // self.stride + 1 == 2 for size in x.shape[2:]):
+            return F.avg_pool2d(x, 5, self.stride, count_include_pad=False)
+        return F.adaptive_avg_pool2d(x, 2)
+
+
+class AuxiliaryHead(nn.Module):
+    """The classifier two thirds of the way through the network, used in training only.
+
+    Maps (N, C, H, W) to logits (N, num_classes).
+    """
+
+    def __init__(self, C: int, num_classes: int, pool_stride: int, last_batch_norm: bool) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.ReLU(),
+            AuxiliaryPool(pool_stride),
+            nn.Conv2d(C, 128, 1, bias=False),
+            nn.BatchNorm2d(128),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(128, 768, 2, bias=False),
+            *([nn.BatchNorm2d(768)] if last_batch_norm else []),
+            nn.ReLU(inplace=True),
+        )
+        self.classifier = nn.Linear(768, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.features(x).flatten(1))
+
+
+class _Network(nn.Module):
+    """What both networks share: the stack of cells, the auxiliary head and the classifier."""
+
+    auxiliary_pool_stride: int
+    auxiliary_last_batch_norm: bool
+
+    def __init__(self, num_classes: int, layers: int, auxiliary: bool) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self._layers = layers
+        self._auxiliary = auxiliary
+        self.drop_path_prob = 0.0
+
+    def _add_cells(self, genotype: Genotype, C: int, C_stem: int, reduction_prev: bool) -> None:
+        """Append the cells and the classifiers behind a stem with `C_stem` output channels."""
+        C_prev_prev, C_prev, C_curr = C_stem, C_stem, C
+        self.cells = nn.ModuleList()
+        for index in range(self._layers):
+            reduction = index in (self._layers // 3, 2 * self._layers // 3)
+            if reduction:
+                C_curr *= 2
+            cell = Cell(genotype, C_prev_prev, C_prev, C_curr, reduction, reduction_prev)
+            self.cells.append(cell)
+            reduction_prev = reduction
+            C_prev_prev, C_prev = C_prev, cell.multiplier * C_curr
+            if index == 2 * self._layers // 3 and self._auxiliary:
+                self.auxiliary_head = AuxiliaryHead(
+                    C_prev,
+                    self.num_classes,
+                    self.auxiliary_pool_stride,
+                    self.auxiliary_last_batch_norm,
+                )
+        self.global_pooling = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Linear(C_prev, self.num_classes)
+
+    def _forward_cells(self, s0: Tensor, s1: Tensor) -> tuple[Tensor, Tensor | None]:
+        logits_aux = None
+        for index, cell in enumerate(self.cells):
+            s0, s1 = s1, cell(s0, s1, self.drop_path_prob)
+            if index == 2 * self._layers // 3 and self._auxiliary and self.training:
+                logits_aux = self.auxiliary_head(s1)
+        return self.classifier(self.global_pooling(s1).flatten(1)), logits_aux
+
+
+class NetworkCIFAR(_Network):
+    """The network for small images (CIFAR, digits, a folder of images).
+
+    Args:
+        C: channels of the first cells; the stem has three times as many.
+        num_classes: outputs of the classifier.
+        layers: number of cells; those at layers//3 and 2·layers//3 are reduction cells.
+        auxiliary: whether there is an auxiliary head behind the second reduction cell.
+        genotype: the two cells.
+
+    `forward` maps float images (N, 3, H, W) to `(logits, logits_aux)`, each (N, num_classes);
+    `logits_aux` is None unless training with the auxiliary head. `drop_path_prob` is the
+    probability of dropping an operation's output in training, 0 by default.
+    """
+
+    auxiliary_pool_stride = 3
+    auxiliary_last_batch_norm = True
+
+    def __init__(
+        self, C: int, num_classes: int, layers: int, auxiliary: bool, genotype: Genotype
+    ) -> None:
+        super().__init__(num_classes, layers, auxiliary)
+        C_stem = 3 * C
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, C_stem, 3, padding=1, bias=False), nn.BatchNorm2d(C_stem)
+        )
+        self._add_cells(genotype, C, C_stem, reduction_prev=False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        features = self.stem(x)
+        return self._forward_cells(features, features)
+
+
+class NetworkImageNet(_Network):
+    """The network for large images: a stem that halves the size three times, then the cells.
+
+    Arguments and outputs are those of `NetworkCIFAR`. Its auxiliary head has no batch norm before
+    the last ReLU, as in the published network.
+    """
+
+    auxiliary_pool_stride = 2
+    auxiliary_last_batch_norm = False
+
+    def __init__(
+        self, C: int, num_classes: int, layers: int, auxiliary: bool, genotype: Genotype
+    ) -> None:
+        super().__init__(num_classes, layers, auxiliary)
+        self.stem0 = nn.Sequential(
+            nn.Conv2d(3, C // 2, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(C // 2),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(C // 2, C, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(C),
+        )
+        self.stem1 = nn.Sequential(
+            nn.ReLU(),
+            nn.Conv2d(C, C, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(C),
+        )
+        self._add_cells(genotype, C, C, reduction_prev=True)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        s0 = self.stem0(x)
+        return self._forward_cells(s0, self.stem1(s0))

@@ -1,0 +1,128 @@
+"""The candidate operations of a cell, and the blocks around them.
+
+Every module maps (N, C, H, W) to (N, C_out, ceil(H / stride), ceil(W / stride)). The names of
+parameters and buffers are those of the published checkpoints.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ReLUConvBN(nn.Module):
+    """ReLU, convolution, batch norm."""
+
+    def __init__(self, C_in: int, C_out: int, kernel_size: int, stride: int, padding: int) -> None:
+        super().__init__()
+        self.op = nn.Sequential(
+            nn.ReLU(),
+            nn.Conv2d(C_in, C_out, kernel_size, stride, padding, bias=False),
+            nn.BatchNorm2d(C_out),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.op(x)
+
+
+def _depthwise_separable(
+    C: int, kernel_size: int, stride: int, padding: int, dilation: int = 1
+) -> list[nn.Module]:
+    return [
+        nn.ReLU(),
+        nn.Conv2d(C, C, kernel_size, stride, padding, dilation, groups=C, bias=False),
+        nn.Conv2d(C, C, 1, bias=False),
+        nn.BatchNorm2d(C),
+    ]
+
+
+class DilConv(nn.Module):
+    """A depthwise separable convolution with dilation 2."""
+
+    def __init__(self, C: int, kernel_size: int, stride: int) -> None:
+        super().__init__()
+        self.op = nn.Sequential(
+            *_depthwise_separable(C, kernel_size, stride, kernel_size - 1, dilation=2)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.op(x)
+
+
+class SepConv(nn.Module):
+    """Two depthwise separable convolutions; the first has the stride."""
+
+    def __init__(self, C: int, kernel_size: int, stride: int) -> None:
+        super().__init__()
+        padding = kernel_size // 2
+        self.op = nn.Sequential(
+            *_depthwise_separable(C, kernel_size, stride, padding),
+            *_depthwise_separable(C, kernel_size, 1, padding),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.op(x)
+
+
+class Conv7x1_1x7(nn.Sequential):
+    """A 7×7 convolution factorised into 1×7 and 7×1 (AmoebaNet)."""
+
+    def __init__(self, C: int, stride: int) -> None:
+        super().__init__(
+            nn.ReLU(),
+            nn.Conv2d(C, C, (1, 7), stride=(1, stride), padding=(0, 3), bias=False),
+            nn.Conv2d(C, C, (7, 1), stride=(stride, 1), padding=(3, 0), bias=False),
+            nn.BatchNorm2d(C),
+        )
+
+
+class FactorizedReduce(nn.Module):
+    """Halves the size with two 1×1 convolutions, the second one shifted by a pixel."""
+
+    def __init__(self, C_in: int, C_out: int) -> None:
+        super().__init__()
+        self.conv_1 = nn.Conv2d(C_in, C_out // 2, 1, stride=2, bias=False)
+        self.conv_2 = nn.Conv2d(C_in, C_out - C_out // 2, 1, stride=2, bias=False)
+        self.bn = nn.BatchNorm2d(C_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(x)
+        shifted = x[:, :, 1:, 1:]
+        if x.shape[2] % 2 or x.shape[3] % 2:
+            # Of an odd size the shifted half would come out one pixel smaller.
+            shifted = F.pad(shifted, (0, x.shape[3] % 2, 0, x.shape[2] % 2))
+        return self.bn(torch.cat([self.conv_1(x), self.conv_2(shifted)], dim=1))
+
+
+def _max_pool_3x3(C: int, stride: int) -> nn.Module:
+    return nn.MaxPool2d(3, stride=stride, padding=1)
+
+
+def _avg_pool_3x3(C: int, stride: int) -> nn.Module:
+    return nn.AvgPool2d(3, stride=stride, padding=1, count_include_pad=False)
+
+
+def _skip_connect(C: int, stride: int) -> nn.Module:
+    return nn.Identity() if stride == 1 else FactorizedReduce(C, C)
+
+
+OPERATIONS: dict[str, Callable[[int, int], nn.Module]] = {
+    "max_pool_3x3": _max_pool_3x3,
+    "avg_pool_3x3": _avg_pool_3x3,
+    "skip_connect": _skip_connect,
+    "sep_conv_3x3": lambda C, stride: SepConv(C, 3, stride),
+    "sep_conv_5x5": lambda C, stride: SepConv(C, 5, stride),
+    "sep_conv_7x7": lambda C, stride: SepConv(C, 7, stride),
+    "dil_conv_3x3": lambda C, stride: DilConv(C, 3, stride),
+    "dil_conv_5x5": lambda C, stride: DilConv(C, 5, stride),
+    "conv_7x1_1x7": Conv7x1_1x7,
+}
+"""Name → constructor of (channels, stride)."""
+
+
+def drop_path(x: Tensor, probability: float) -> Tensor:
+    """Zero whole samples of `x` (N, C, H, W) with `probability`, and scale up the others."""
+    keep = 1.0 - probability
+    mask = torch.empty(x.shape[0], 1, 1, 1, dtype=x.dtype, device=x.device).bernoulli_(keep)
+    return x * mask.div_(keep)
