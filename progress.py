@@ -10,17 +10,29 @@ Item = TypeVar("Item")
 
 
 def progress_bar(
-    items: Iterable[Item], description: str, unit: str = "it", total: int | None = None
+    items: Iterable[Item],
+    description: str,
+    unit: str = "it",
+    total: int | None = None,
+    initial: int = 0,
+    shown: bool = True,
 ) -> Iterator[Item]:
-    """Iterate over `items` with a bar (rate and time left) on stderr if that is a terminal."""
+    """Iterate over `items` with a bar (rate and time left) on stderr if that is a terminal.
+
+    Args:
+        total: number of items; taken from `items` if it has a length.
+        initial: how many of them were done before.
+        shown: whether this process shows bars at all.
+    """
     return iter(
         tqdm(
             items,
             desc=description,
             unit=unit,
             total=total,
+            initial=initial,
             leave=False,
-            disable=not sys.stderr.isatty(),
+            disable=not (shown and sys.stderr.isatty()),
         )
     )
 

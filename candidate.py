@@ -1,0 +1,149 @@
+"""A candidate's turn in the search: one pass of training, then one of validation.
+
+A candidate trains in place, in the supernet's own tensors. When its turn is over it has copies of
+what it learned, and the supernet holds the weight set again: both networks of a pair start from
+the same, and a pair's results are merged only when both are known.
+"""
+
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dataset.augmentation import Augmentation
+from dataset.image_set import ImageSet, Statistics, evaluation_batches, training_batches
+from genotypes import Genotype
+from model_search import Supernet
+from utils import Meter, autocast
+
+
+@dataclass(frozen=True)
+class SearchData:
+    """The images that candidates are trained on and those they are validated on."""
+
+    train_set: ImageSet
+    validation_set: ImageSet
+    augmentation: Augmentation
+    statistics: Statistics
+    batch_size: int
+    device: torch.device
+
+    @property
+    def steps(self) -> int:
+        """Training steps of one pass."""
+        return math.ceil(len(self.train_set) / self.batch_size)
+
+    def training_batches(self, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """One pass in random order, augmented."""
+        return training_batches(
+            self.train_set, self.batch_size, self.augmentation, self.statistics, seed, self.device
+        )
+
+    def validation_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """One pass, not augmented."""
+        return evaluation_batches(
+            self.validation_set, self.batch_size, self.statistics, self.device
+        )
+
+
+@dataclass(frozen=True)
+class TrainingRecipe:
+    """How a candidate is trained: SGD, its momentum fresh for each candidate."""
+
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    grad_clip: float
+    drop_path_prob: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a candidate's turn came to.
+
+    Attributes:
+        loss: mean validation loss.
+        accuracy: validation accuracy in percent.
+        weights: copies of the trained parameters and buffers, by name; None if the loss is not
+            finite, for such weights must not spread.
+    """
+
+    loss: float
+    accuracy: float
+    weights: dict[str, Tensor] | None
+
+
+class CandidateTrainer:
+    """Gives candidates their turns in the supernet.
+
+    Args:
+        supernet: holds the weight set; a turn leaves it as it was.
+        data: what to train and validate on.
+        precision: dtype of the computation, float32 or bfloat16.
+        report_freq: log every so many training steps.
+    """
+
+    def __init__(
+        self, supernet: Supernet, data: SearchData, precision: torch.dtype, report_freq: int
+    ) -> None:
+        self.supernet = supernet
+        self.data = data
+        self.precision = precision
+        self.report_freq = report_freq
+        self.log = logging.getLogger("relativenas")
+
+    def take_turn(self, genotype: Genotype, recipe: TrainingRecipe, seed: int) -> Outcome:
+        """Train and validate `genotype` from the weight set; `seed` fixes all random numbers."""
+        tensors = self.supernet.active_tensors(self.supernet.arch_info(genotype))
+        weight_set = _copies(tensors)
+        torch.manual_seed(seed)  # of drop path
+        self.train(genotype, recipe, seed)
+        loss, accuracy = self.validate(genotype)
+        learned = _copies(tensors) if math.isfinite(loss) else None
+        with torch.no_grad():
+            torch._foreach_copy_(list(tensors.values()), list(weight_set.values()))
+        return Outcome(loss, accuracy, learned)
+
+    def train(self, genotype: Genotype, recipe: TrainingRecipe, seed: int) -> None:
+        """Train the active weights of `genotype` in place for one pass."""
+        supernet = self.supernet
+        supernet.train()
+        supernet.drop_path_prob = recipe.drop_path_prob
+        arch_info = supernet.arch_info(genotype)
+        tensors = supernet.active_tensors(arch_info).values()
+        parameters = [tensor for tensor in tensors if isinstance(tensor, nn.Parameter)]
+        optimizer = torch.optim.SGD(
+            parameters, recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay
+        )
+        for step, (images, labels) in enumerate(self.data.training_batches(seed), start=1):
+            with autocast(images.device, self.precision):
+                loss = F.cross_entropy(supernet(images, arch_info), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, recipe.grad_clip)
+            optimizer.step()
+            if step % self.report_freq == 0:
+                self.log.info("step %d/%d", step, self.data.steps)
+        optimizer.zero_grad()
+
+    def validate(self, genotype: Genotype) -> tuple[float, float]:
+        """Mean loss and accuracy in percent of `genotype` on the validation images."""
+        self.supernet.eval()
+        arch_info = self.supernet.arch_info(genotype)
+        meter = Meter(self.data.device)
+        with torch.inference_mode():
+            for images, labels in self.data.validation_batches():
+                with autocast(images.device, self.precision):
+                    logits = self.supernet(images, arch_info)
+                    loss = F.cross_entropy(logits, labels)
+                meter.update(loss, logits, labels)
+        result = meter.result()
+        return result["loss"], result["top1"]
+
+
+def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}

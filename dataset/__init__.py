@@ -1,0 +1,1 @@
+"""Image data: in-memory sets, folders and LMDB."""

@@ -1,0 +1,210 @@
+"""Image sets held as one tensor: CIFAR-10, CIFAR-100, the embedded digits, a folder of images."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from dataset.augmentation import Augmentation, augment, normalize
+from dataset.image_folder import load_image_folder
+from errors import UserError
+from seeds import derive_seed
+
+SET_NAMES = ("cifar10", "cifar100", "digits", "folder")
+
+DIGITS_FILE = Path(__file__).parent / "digits.npz"
+
+STATISTICS_FILE = "statistics.json"
+
+PUBLISHED_STATISTICS = {
+    "cifar10": ((0.49139968, 0.48215827, 0.44653124), (0.24703233, 0.24348505, 0.26158768)),
+    "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+}
+"""Mean and standard deviation of the training images, by channel, as the paper uses them."""
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images of one size, with their labels.
+
+    Attributes:
+        images: uint8 (N, 3, H, W), on the device that keeps the data.
+        labels: int64 (N,), on the same device.
+        num_classes: number of classes; labels are below it.
+    """
+
+    images: Tensor
+    labels: Tensor
+    num_classes: int
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def subset(self, indices: Tensor) -> "ImageSet":
+        """The images at `indices`, int64 (M,)."""
+        indices = indices.to(self.images.device)
+        return replace(self, images=self.images[indices], labels=self.labels[indices])
+
+    def to(self, device: torch.device) -> "ImageSet":
+        """The same set kept on `device`."""
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean and standard deviation of pixels scaled to [0, 1], by channel."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def tensors(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation as float32 (3,) on `device`."""
+        return torch.tensor(self.mean, device=device), torch.tensor(self.std, device=device)
+
+
+def load_image_set(name: str, data: str, split: str, image_size: int | None = None) -> ImageSet:
+    """Load a split, on the CPU.
+
+    Args:
+        name: one of `SET_NAMES`.
+        data: folder that holds the data set (or takes its download); not used for digits.
+        split: "train" or "test".
+        image_size: height and width that a folder's images are brought to; 32 if None. The
+            other sets have a size of their own.
+
+    Raises:
+        UserError: the data cannot be found, downloaded or read.
+    """
+    if name == "folder":
+        return ImageSet(*load_image_folder(Path(data), split, image_size or 32))
+    if image_size is not None:
+        raise UserError("--image_size goes with --set folder; the other sets have their own size")
+    if name == "digits":
+        return _load_digits(split)
+    return _load_cifar(name, data, split)
+
+
+def image_statistics(name: str, train_set: ImageSet, kept: Path | None = None) -> Statistics:
+    """The published mean and standard deviation for CIFAR, else those of the training images.
+
+    Args:
+        kept: a JSON file that keeps them: read if it is there, else written.
+    """
+    if name in PUBLISHED_STATISTICS:
+        return Statistics(*PUBLISHED_STATISTICS[name])
+    if kept is not None and kept.exists():
+        return Statistics(**json.loads(kept.read_text(encoding="utf-8")))
+    statistics = _measure_statistics(train_set)
+    if kept is not None:
+        kept.write_text(json.dumps(asdict(statistics)) + "\n", encoding="utf-8")
+    return statistics
+
+
+def _measure_statistics(train_set: ImageSet) -> Statistics:
+    total = torch.zeros(3, dtype=torch.float64)
+    total_of_squares = torch.zeros(3, dtype=torch.float64)
+    for images in train_set.images.split(1024):
+        pixels = images.double().cpu() / 255
+        total += pixels.sum(dim=(0, 2, 3))
+        total_of_squares += pixels.square().sum(dim=(0, 2, 3))
+    count = train_set.images.numel() / 3
+    mean = total / count
+    # A channel without any contrast must not divide by zero.
+    std = (total_of_squares / count - mean.square()).clamp(min=1e-6).sqrt()
+    return Statistics(tuple(mean.tolist()), tuple(std.tolist()))
+
+
+def set_augmentation(name: str, image_size: int, cutout_length: int) -> Augmentation:
+    """The augmentation that suits a set: digits are not mirrored; crops scale with the image."""
+    return Augmentation(
+        crop_padding=image_size // 8, flip=name != "digits", cutout_length=cutout_length
+    )
+
+
+def _load_digits(split: str) -> ImageSet:
+    with np.load(DIGITS_FILE) as archive:
+        grey = torch.from_numpy(archive[f"{split}_images"])
+        labels = torch.from_numpy(archive[f"{split}_labels"]).long()
+    # 8×8 of 17 grey levels to 16×16, three channels.
+    scaled = F.interpolate(grey[:, None] * (255 / 16), size=(16, 16), mode="bilinear")
+    images = scaled.round().to(torch.uint8).expand(-1, 3, -1, -1).contiguous()
+    return ImageSet(images, labels, num_classes=10)
+
+
+def _load_cifar(name: str, data: str, split: str) -> ImageSet:
+    from torchvision import datasets  # takes a second to import; the other sets do without
+
+    dataset_class = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+    train = split == "train"
+    try:
+        dataset = dataset_class(data, train=train)
+    except RuntimeError:  # not there, or not intact
+        try:
+            dataset = dataset_class(data, train=train, download=True)
+        except (OSError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"--set {name}: {dataset_class.base_folder} was looked for in "
+                f"{Path(data).resolve()} and could not be downloaded ({reason}); put it there with "
+                "--data, or use --set digits, which needs no download"
+            ) from None
+    images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
+    return ImageSet(images, torch.tensor(dataset.targets), len(dataset.classes))
+
+
+def training_batches(
+    image_set: ImageSet,
+    batch_size: int,
+    augmentation: Augmentation,
+    statistics: Statistics,
+    seed: int,
+    device: torch.device,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """One pass over the set in random order, augmented.
+
+    Args:
+        batch_size: of all processes together.
+        seed: of the order, which all processes share, and of the augmentation.
+        device: where the batches are augmented and used.
+        rank, world_size: this process takes every `world_size`-th image of each batch.
+
+    Yields:
+        Images, float32 (n, 3, H, W), and labels, int64 (n,), on `device`. A last batch too small
+        for batch norm (fewer than two images a process) is left out.
+    """
+    mean, std = statistics.tensors(device)
+    data_device = image_set.images.device
+    shuffle = Generator(data_device).manual_seed(derive_seed(seed))
+    generator = Generator(device).manual_seed(derive_seed(seed, rank))
+    order = torch.randperm(len(image_set), generator=shuffle, device=data_device)
+    for indices in order.split(batch_size):
+        if len(indices) < 2 * world_size:
+            return
+        own = indices[rank::world_size]
+        images = image_set.images[own].to(device, non_blocking=True)
+        labels = image_set.labels[own].to(device, non_blocking=True)
+        yield augment(images, augmentation, mean, std, generator), labels
+
+
+def evaluation_batches(
+    image_set: ImageSet,
+    batch_size: int,
+    statistics: Statistics,
+    device: torch.device,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """This process's part of the set in order, normalised; each image once over all processes."""
+    mean, std = statistics.tensors(device)
+    own = torch.arange(rank, len(image_set), world_size, device=image_set.images.device)
+    for indices in own.split(max(1, batch_size // world_size)):
+        images = image_set.images[indices].to(device, non_blocking=True)
+        labels = image_set.labels[indices].to(device, non_blocking=True)
+        yield normalize(images, mean, std), labels

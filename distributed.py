@@ -1,0 +1,119 @@
+"""Several processes, one for each GPU, started by PyTorch's own launcher."""
+
+import os
+import sys
+from argparse import ArgumentTypeError
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+
+from errors import UserError
+
+
+def gpu_list(gpus: str) -> list[int]:
+    """The GPU numbers in `--gpus 0,1`, as a type for argparse.
+
+    Raises:
+        ArgumentTypeError: not a list of different numbers from 0 up.
+    """
+    try:
+        numbers = [int(number) for number in gpus.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or len(set(numbers)) != len(numbers) or min(numbers) < 0:
+        raise ArgumentTypeError(f"{gpus!r} is not a list of GPU numbers such as 0,1")
+    return numbers
+
+
+def own_device(gpus: list[int] | None) -> torch.device:
+    """The device of this process: of the GPUs given, or of all, the one with its local rank.
+
+    Raises:
+        UserError: there is no GPU of that number.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    numbers = gpus if gpus is not None else list(range(torch.cuda.device_count()))
+    if local_rank >= len(numbers) or numbers[local_rank] >= torch.cuda.device_count():
+        raise UserError(
+            f"--gpus: process {local_rank} of this machine has no GPU among {numbers}; there are "
+            f"{torch.cuda.device_count()}, numbered from 0"
+        )
+    return torch.device("cuda", numbers[local_rank])
+
+
+def launched() -> bool:
+    """Whether this process was started by torchrun (or by `launch`)."""
+    return "RANK" in os.environ
+
+
+def launch(processes: int) -> None:
+    """Run this script with its arguments once for each process; exit with their status."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+    )
+    try:
+        elastic_launch(config, sys.executable)(*sys.argv)
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        sys.exit(failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode)
+
+
+class Processes:
+    """The group of processes that this one belongs to; a group of one if not launched.
+
+    Attributes:
+        rank: this process's number in the group.
+        size: number of processes.
+        device: what this process computes on.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.rank = int(os.environ.get("RANK", 0))
+        self.size = int(os.environ.get("WORLD_SIZE", 1))
+        if launched():
+            if device.type == "cuda":
+                torch.cuda.set_device(device)
+            backend = "nccl" if device.type == "cuda" else "gloo"
+            torch.distributed.init_process_group(backend)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that logs and writes files."""
+        return self.rank == 0
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum of the processes' tensors, in place."""
+        if self.size > 1:
+            torch.distributed.all_reduce(tensor)
+        return tensor
+
+    def broadcast(self, value: object) -> object:
+        """The main process's `value`, any picklable object."""
+        if self.size == 1:
+            return value
+        values = [value]
+        torch.distributed.broadcast_object_list(values, src=0)
+        return values[0]
+
+    def share_buffers(self, network: nn.Module) -> None:
+        """Give all processes the main one's batch norm statistics: each has those of its part."""
+        if self.size > 1:
+            for buffer in network.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+
+    def close(self) -> None:
+        """Leave the group."""
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()

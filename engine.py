@@ -1,0 +1,282 @@
+"""What train.py and train_imagenet.py share: training a network from scratch, and its evaluation.
+
+Where the images come from and how the learning rate moves is the scripts' own business.
+"""
+
+import logging
+import math
+import sys
+import time
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from checkpoint import load_checkpoint, load_weights, save_checkpoint
+from distributed import Processes, gpu_list, launch, launched
+from errors import UserError
+from genotypes import resolve_genotype
+from progress import format_seconds, progress_bar
+from run_folder import RunFolder, parse_with_resume
+from seeds import derive_seed
+from trained_network import build_network
+from utils import Meter, autocast, choose_precision
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+
+CHANGEABLE_ON_RESUME = ("data", "data_path", "data_device", "gpus", "report_freq", "workers")
+
+
+@dataclass(frozen=True)
+class Data:
+    """The images of a training, as this process gets them.
+
+    Attributes:
+        training_batches: for an epoch (from 0), this process's batches: float images
+            (n, 3, H, W) and int64 labels (n,), on its device.
+        validation_batches: this process's part of the validation images, in batches.
+        steps: number of training batches of an epoch.
+    """
+
+    training_batches: Callable[[int], Batches]
+    validation_batches: Callable[[], Batches]
+    steps: int
+
+
+def add_training_arguments(parser: ArgumentParser, **defaults: object) -> None:
+    """Add the flags that both training scripts have; `defaults` are the recipe's numbers."""
+    add = parser.add_argument
+    add("--arch", default="RelativeNAS", help="name of a genotype, or a genotype file")
+    add("--init_channels", type=int, help="channels of the first cells")
+    add("--layers", type=int, help="number of cells")
+    add("--auxiliary", action=BooleanOptionalAction, default=True, help="use the auxiliary head")
+    add("--auxiliary_weight", type=float, default=0.4, help="of the auxiliary head's loss")
+    add("--drop_path_prob", type=float, help="where its rise from 0 ends")
+    add("--epochs", type=int)
+    add("--batch_size", type=int, help="of all processes together")
+    add("--learning_rate", type=float)
+    add("--momentum", type=float, default=0.9)
+    add("--weight_decay", type=float)
+    add("--grad_clip", type=float, default=5.0, help="largest norm of the gradient")
+    add("--seed", type=int, default=0)
+    add("--gpus", type=gpu_list, metavar="0,1,...", help="GPUs, one process each (default 0)")
+    add("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="auto: bf16 on GPUs")
+    add("--report_freq", type=int, default=50, help="log every so many training steps")
+    add("--save", default="runs/EXP", help="PATH/NAME: the run folder is PATH/train-NAME-...")
+    add("--resume", metavar="DIR", help="go on with the training in this run folder")
+    parser.set_defaults(**defaults)
+
+
+def parse_training_arguments(parser: ArgumentParser, argv: list[str] | None) -> Namespace:
+    """Parse and check a training script's arguments.
+
+    Raises:
+        UserError: an argument is out of its range, or `--arch` is not a genotype.
+    """
+    args = parse_with_resume(parser, argv, CHANGEABLE_ON_RESUME)
+    for name in ("epochs", "batch_size", "init_channels", "layers", "report_freq"):
+        if getattr(args, name) < 1:
+            raise UserError(f"--{name} {getattr(args, name)}: must be at least 1")
+    resolve_genotype(args.arch)
+    return args
+
+
+def launch_if_several_gpus(args: Namespace) -> None:
+    """With `--gpus 0,1,...` start a process for each GPU, and exit when they are done."""
+    if args.gpus is None or launched():
+        return
+    if not torch.cuda.is_available():
+        print("warning: --gpus: PyTorch sees no CUDA GPU here; using the CPU", file=sys.stderr)
+    elif len(args.gpus) > 1:
+        launch(len(args.gpus))
+        raise SystemExit(0)
+
+
+def fit(
+    args: Namespace,
+    run: RunFolder | None,
+    processes: Processes,
+    description: dict,
+    data: Data,
+    learning_rate: Callable[[int], float],
+    label_smoothing: float = 0.0,
+) -> None:
+    """Train the network of `description` from scratch, or from `--resume`.
+
+    Writes `last.pt` and `best.pt` after each epoch. Both hold the weights under `state_dict`, in
+    the published format, and `description`; `last.pt` also what resuming needs.
+
+    Args:
+        run: the run folder; None in all processes but the main one.
+        description: of the network, by `describe_network`, and what a test script needs
+            beside.
+        learning_rate: of an epoch, from 0.
+
+    Raises:
+        UserError: the loss became infinite or NaN.
+    """
+    torch.manual_seed(args.seed)
+    network = build_network(description).to(processes.device)
+    trainer = Trainer(args, processes, network, data, label_smoothing)
+    log = logging.getLogger("relativenas")
+    best_top1 = -math.inf
+    first_epoch = 0
+    if args.resume and (state := _load_last(run, processes)):
+        load_weights(network, state["state_dict"], run.path / "last.pt" if run else "last.pt")
+        trainer.optimizer.load_state_dict(state["optimizer"])
+        first_epoch, best_top1 = state["epoch"], state["best_top1"]
+        if run:
+            run.truncate_history(state["history_length"])
+        log.info("resumed after epoch %d", first_epoch)
+
+    for epoch in range(first_epoch, args.epochs):
+        started = time.monotonic()
+        network.drop_path_prob = args.drop_path_prob * epoch / args.epochs
+        torch.manual_seed(derive_seed(args.seed, epoch, processes.rank))  # of drop path
+        train = trainer.train_epoch(epoch, learning_rate(epoch))
+        validation = evaluate(network, data.validation_batches(), processes, trainer.precision)
+        if not run:
+            continue
+        seconds = time.monotonic() - started
+        best_top1, is_best = max(best_top1, validation["top1"]), validation["top1"] > best_top1
+        log.info(
+            "epoch %d/%d: training loss %.4f, top-1 %.2f %%; validation loss %.4f, top-1 %.2f %%, "
+            "best %.2f %%; %s, %s left",
+            epoch + 1, args.epochs, train["loss"], train["top1"], validation["loss"],
+            validation["top1"], best_top1, format_seconds(seconds),
+            format_seconds((args.epochs - epoch - 1) * seconds),
+        )  # fmt: skip
+        history_length = run.append_history(
+            {
+                "epoch": epoch,
+                "learning_rate": learning_rate(epoch),
+                "train": train,
+                "validation": validation,
+                "seconds": seconds,
+            }
+        )
+        weights = {
+            **description,
+            "state_dict": network.state_dict(),
+            "epoch": epoch + 1,
+            "top1": validation["top1"],
+        }
+        if is_best:
+            save_checkpoint(weights, run.path / "best.pt")
+        resume_state = {
+            "optimizer": trainer.optimizer.state_dict(),
+            "best_top1": best_top1,
+            "history_length": history_length,
+        }
+        save_checkpoint(weights | resume_state, run.path / "last.pt")
+
+
+class Trainer:
+    """Trains a network for an epoch at a time.
+
+    Args:
+        network: on this process's device.
+        label_smoothing: of both heads' cross-entropy in training.
+    """
+
+    def __init__(
+        self,
+        args: Namespace,
+        processes: Processes,
+        network: nn.Module,
+        data: Data,
+        label_smoothing: float,
+    ) -> None:
+        self.args = args
+        self.processes = processes
+        self.data = data
+        self.label_smoothing = label_smoothing
+        self.precision = choose_precision(args.precision, processes.device)
+        self.network: nn.Module = network
+        if processes.size > 1:
+            # Static, because a genotype may leave parts of the network unused.
+            self.network = DistributedDataParallel(network, static_graph=True)
+        self.optimizer = torch.optim.SGD(
+            network.parameters(),
+            args.learning_rate,
+            args.momentum,
+            weight_decay=args.weight_decay,
+        )
+        self.log = logging.getLogger("relativenas")
+
+    def train_epoch(self, epoch: int, learning_rate: float) -> dict[str, float]:
+        """Train for an epoch; returns the `Meter`'s result over all processes."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.network.train()
+        meter = Meter(self.processes.device)
+        name = f"epoch {epoch + 1}/{self.args.epochs}"
+        batches = progress_bar(
+            self.data.training_batches(epoch), name, "step", self.data.steps,
+            shown=self.processes.is_main,
+        )  # fmt: skip
+        for step, (images, labels) in enumerate(batches, start=1):
+            loss, logits = self._step(images, labels)
+            meter.update(loss, logits, labels)
+            if step % self.args.report_freq == 0:
+                so_far = meter.result()
+                self._check_finite(so_far["loss"], epoch, step, learning_rate)
+                self.log.info(
+                    "%s step %d/%d: loss %.4f, top-1 %.2f %%",
+                    name, step, self.data.steps, so_far["loss"], so_far["top1"],
+                )  # fmt: skip
+        self.processes.sum(meter.sums)
+        result = meter.result()
+        self._check_finite(result["loss"], epoch, self.data.steps, learning_rate)
+        return result
+
+    def _step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        with autocast(images.device, self.precision):
+            logits, logits_aux = self.network(images)
+            loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+            total = loss
+            if logits_aux is not None:
+                loss_aux = F.cross_entropy(logits_aux, labels, label_smoothing=self.label_smoothing)
+                total = loss + self.args.auxiliary_weight * loss_aux
+        self.optimizer.zero_grad()
+        total.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.args.grad_clip)
+        self.optimizer.step()
+        return loss.detach(), logits.detach()
+
+    def _check_finite(self, loss: float, epoch: int, step: int, learning_rate: float) -> None:
+        if not math.isfinite(loss):
+            raise UserError(
+                f"the training loss is {loss} in epoch {epoch + 1}, at the latest in step {step}, "
+                f"at learning rate {learning_rate:g}; the weights before this epoch are in the run "
+                "folder's last.pt; train again with a lower --learning_rate or --grad_clip"
+            )
+
+
+def evaluate(
+    network: nn.Module, batches: Batches, processes: Processes, precision: torch.dtype
+) -> dict[str, float]:
+    """Loss, top-1 and top-5 accuracy over `batches`, over those of all processes together."""
+    network.eval()
+    processes.share_buffers(network)
+    meter = Meter(processes.device)
+    with torch.inference_mode():
+        for images, labels in batches:
+            with autocast(images.device, precision):
+                logits, _ = network(images)
+                loss = F.cross_entropy(logits, labels)
+            meter.update(loss, logits, labels)
+    processes.sum(meter.sums)
+    return meter.result()
+
+
+def _load_last(run: RunFolder | None, processes: Processes) -> dict | None:
+    """The state in `last.pt`; None if the run was stopped before there was one."""
+    path: Path | None = run.path / "last.pt" if run else None
+    state = load_checkpoint(path) if path and path.exists() else None
+    return processes.broadcast(state)

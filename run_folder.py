@@ -1,0 +1,180 @@
+"""The folder of a run: made once, never overwritten, locked while the run goes on."""
+
+import fcntl
+import json
+import logging
+import os
+import sys
+import time
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from errors import UserError
+
+SETTINGS_FILE = "settings.json"
+HISTORY_FILE = "history.jsonl"
+
+
+class RunFolder:
+    """A run's folder with its settings, log and history.
+
+    Use `create` for a new run and `reopen` to resume one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.log = logging.getLogger("relativenas")
+        self._lock = self._acquire_lock()
+        self._start_log()
+
+    @classmethod
+    def for_run(cls, kind: str, args: Namespace) -> "RunFolder":
+        """The folder that `--resume` names, or a new one as `--save` says.
+
+        Raises:
+            UserError: as `create` and `reopen`.
+        """
+        if args.resume:
+            return cls.reopen(args.resume)
+        return cls.create(kind, args.save, vars(args))
+
+    @classmethod
+    def create(cls, kind: str, save: str, settings: dict) -> "RunFolder":
+        """Make `<kind>-<save>-<date>-<time>`; `save` may begin with a path.
+
+        Raises:
+            UserError: the folder cannot be made.
+        """
+        parent, name = os.path.split(save)
+        stem = "-".join(filter(None, [kind, name, time.strftime("%Y%m%d-%H%M%S")]))
+        try:
+            Path(parent).mkdir(parents=True, exist_ok=True)
+            path = _make_new(Path(parent) / stem)
+            write_json(path / SETTINGS_FILE, settings)
+        except OSError as error:
+            raise UserError(
+                f"--save {save}: cannot make a run folder there ({error.strerror}); choose a place "
+                "that you may write to"
+            ) from None
+        return cls(path)
+
+    @classmethod
+    def reopen(cls, path: str) -> "RunFolder":
+        """Go on in the folder of an interrupted run.
+
+        Raises:
+            UserError: it is not a run folder, or another process is running in it.
+        """
+        read_settings(path)
+        return cls(Path(path))
+
+    def append_history(self, record: dict) -> int:
+        """Add a line to history.jsonl; returns the file's length in bytes."""
+        with open(self.path / HISTORY_FILE, "a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+            return file.tell()
+
+    def read_history(self) -> list[dict]:
+        """The records of history.jsonl."""
+        path = self.path / HISTORY_FILE
+        if not path.exists():
+            return []
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+    def truncate_history(self, length: int) -> None:
+        """Drop what was written after the checkpoint that recorded `length` bytes."""
+        with open(self.path / HISTORY_FILE, "a", encoding="utf-8") as file:
+            file.truncate(length)
+
+    def _acquire_lock(self) -> int:
+        # The system releases the lock when the process ends, however it ends.
+        lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            raise UserError(f"{self.path}: another process is running in this folder") from None
+        return lock
+
+    def _start_log(self) -> None:
+        self.log.setLevel(logging.INFO)
+        self.log.propagate = False
+        for handler in self.log.handlers[:]:
+            handler.close()
+            self.log.removeHandler(handler)
+        formatter = logging.Formatter("%(asctime)s %(message)s", "%m/%d %H:%M:%S")
+        for handler in (_ConsoleHandler(), logging.FileHandler(self.path / "log.txt")):
+            handler.setFormatter(formatter)
+            self.log.addHandler(handler)
+
+
+class _ConsoleHandler(logging.Handler):
+    """Prints above a progress bar, if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stdout)
+        sys.stdout.flush()
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write `content` as indented JSON, beside `path` first and then renamed into place."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def read_settings(path: str) -> dict:
+    """The settings of the run in the folder `path`.
+
+    Raises:
+        UserError: it is not a run folder.
+    """
+    try:
+        settings = json.loads((Path(path) / SETTINGS_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        settings = None
+    if not isinstance(settings, dict):
+        raise UserError(f"{path}: not a run folder (no readable {SETTINGS_FILE} in it)")
+    return settings
+
+
+def parse_with_resume(
+    parser: ArgumentParser, argv: list[str] | None, changeable: tuple[str, ...]
+) -> Namespace:
+    """Parse arguments; with `--resume DIR` the run's own settings replace the defaults.
+
+    Args:
+        changeable: flags that may differ from the interrupted run's, beside `--resume` itself.
+
+    Raises:
+        UserError: `DIR` is not a run folder, or another flag differs from its settings.
+    """
+    args = parser.parse_args(argv)
+    if args.resume is None:
+        return args
+    settings = read_settings(args.resume)
+    known = {name: value for name, value in settings.items() if name in vars(args)}
+    parser.set_defaults(**{name: value for name, value in known.items() if name != "resume"})
+    args = parser.parse_args(argv)
+    for name, value in known.items():
+        if name != "resume" and name not in changeable and getattr(args, name) != value:
+            raise UserError(
+                f"--resume {args.resume}: --{name} was {value} in that run and cannot change to "
+                f"{getattr(args, name)}; leave it out"
+            )
+    return args
+
+
+def _make_new(path: Path) -> Path:
+    """Make the folder `path`, or `path-2`, `path-3`, ... if it is there already."""
+    number = 1
+    while True:
+        candidate = path if number == 1 else path.with_name(f"{path.name}-{number}")
+        try:
+            candidate.mkdir()
+            return candidate
+        except FileExistsError:
+            number += 1

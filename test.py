@@ -1,0 +1,82 @@
+"""Test a checkpoint on CIFAR-10, CIFAR-100, digits or a folder of images."""
+
+import argparse
+from argparse import Namespace
+
+from dataset.image_set import (
+    PUBLISHED_STATISTICS,
+    SET_NAMES,
+    Statistics,
+    evaluation_batches,
+    image_statistics,
+    load_image_set,
+)
+from distributed import Processes
+from engine import evaluate
+from errors import UserError, run_script
+from trained_network import add_network_arguments, load_trained_network
+from utils import choose_device, choose_precision, multiply_adds, parameter_count
+
+
+def parse_arguments(argv: list[str] | None = None) -> Namespace:
+    """The command line. What our own checkpoints say of themselves need not be given."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("--model_path", required=True, help="checkpoint: our own, or a published state dict")
+    add("--set", choices=SET_NAMES, help="image set (default: the one trained on, or cifar10)")
+    add("--data", default="./data", help="folder of the image set")
+    add("--image_size", type=int, help="size that images of --set folder get")
+    add("--batch_size", type=int, default=128)
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add("--gpu", type=int, default=0, help="number of the GPU")
+    add("--precision", choices=("auto", "fp32", "bf16"), default="fp32")
+    add_network_arguments(parser)
+    args = parser.parse_args(argv)
+    if args.batch_size < 1:
+        raise UserError(f"--batch_size {args.batch_size}: must be at least 1")
+    return args
+
+
+def test(args: Namespace) -> None:
+    """Print error rate, accuracies and the size of the network."""
+    device = choose_device(args.device, args.gpu)
+    network, description = load_trained_network(args, "cifar", init_channels=36, layers=20)
+    network.to(device)
+    name = args.set or description.get("set", "cifar10")
+    image_size = args.image_size
+    if name == "folder" and image_size is None:
+        image_size = description.get("image_size")
+    test_set = load_image_set(name, args.data, "test", image_size)
+    if test_set.num_classes != description["num_classes"]:
+        raise UserError(
+            f"--model_path {args.model_path}: has {description['num_classes']} classes, but the "
+            f"set {name} has {test_set.num_classes}; choose the --set it was trained on"
+        )
+    if "mean" in description:
+        statistics = Statistics(description["mean"], description["std"])
+    elif name in PUBLISHED_STATISTICS:
+        statistics = Statistics(*PUBLISHED_STATISTICS[name])
+    else:
+        train_set = load_image_set(name, args.data, "train", image_size)
+        statistics = image_statistics(name, train_set)
+    result = evaluate(
+        network,
+        evaluation_batches(test_set.to(device), args.batch_size, statistics, device),
+        Processes(device),
+        choose_precision(args.precision, device),
+    )
+    print(f"test images     {result['count']} of {name}")
+    print(f"error rate      {100 - result['top1']:.2f} %")
+    print(f"top-1 accuracy  {result['top1']:.2f} %")
+    print(f"top-5 accuracy  {result['top5']:.2f} %")
+    print(f"parameters      {parameter_count(network) / 1e6:.2f} M")
+    size = test_set.images.shape[-1]
+    print(f"multiply-adds   {multiply_adds(network, size) / 1e6:.1f} M at {size}×{size}")
+
+
+def main() -> None:
+    test(parse_arguments())
+
+
+if __name__ == "__main__":
+    run_script(main)

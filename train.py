@@ -1,0 +1,108 @@
+"""Train a genotype from scratch on CIFAR-10, CIFAR-100, digits or a folder of images."""
+
+import argparse
+import math
+from argparse import BooleanOptionalAction, Namespace
+from dataclasses import asdict
+
+import torch
+
+from dataset.image_set import (
+    SET_NAMES,
+    STATISTICS_FILE,
+    evaluation_batches,
+    image_statistics,
+    load_image_set,
+    set_augmentation,
+    training_batches,
+)
+from distributed import Processes, own_device
+from engine import (
+    Data,
+    add_training_arguments,
+    fit,
+    launch_if_several_gpus,
+    parse_training_arguments,
+)
+from errors import run_script
+from genotypes import resolve_genotype
+from run_folder import RunFolder
+from seeds import derive_seed
+from trained_network import describe_network
+
+
+def parse_arguments(argv: list[str] | None = None) -> Namespace:
+    """The command line; the defaults are the published recipe (section IV-B)."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("--set", choices=SET_NAMES, default="cifar10", help="image set to train on")
+    add("--data", default="./data", help="folder of the image set")
+    add("--image_size", type=int, help="size that images of --set folder get (default 32)")
+    add(
+        "--data_device",
+        choices=("auto", "cpu"),
+        default="auto",
+        help="where the images are kept: where the network is (auto), or in CPU memory",
+    )
+    add("--cutout", action=BooleanOptionalAction, default=True, help="use cutout")
+    add("--cutout_length", type=int, default=16, help="side of the cutout square in pixels")
+    add_training_arguments(
+        parser,
+        init_channels=36,
+        layers=20,
+        drop_path_prob=0.3,
+        epochs=600,
+        batch_size=128,
+        learning_rate=0.025,
+        weight_decay=3e-4,
+    )
+    return parse_training_arguments(parser, argv)
+
+
+def train(args: Namespace, run: RunFolder | None, processes: Processes) -> None:
+    """Load the images, describe the network, and train it."""
+    train_set = load_image_set(args.set, args.data, "train", args.image_size)
+    test_set = load_image_set(args.set, args.data, "test", args.image_size)
+    image_size = train_set.images.shape[-1]
+    statistics = image_statistics(args.set, train_set, run.path / STATISTICS_FILE if run else None)
+    data_device = torch.device("cpu") if args.data_device == "cpu" else processes.device
+    train_set, test_set = train_set.to(data_device), test_set.to(data_device)
+    augmentation = set_augmentation(args.set, image_size, args.cutout_length if args.cutout else 0)
+    data = Data(
+        training_batches=lambda epoch: training_batches(
+            train_set, args.batch_size, augmentation, statistics, derive_seed(args.seed, epoch),
+            processes.device, processes.rank, processes.size,
+        ),
+        validation_batches=lambda: evaluation_batches(
+            test_set, args.batch_size, statistics, processes.device, processes.rank, processes.size
+        ),
+        steps=math.ceil(len(train_set) / args.batch_size),
+    )  # fmt: skip
+    network = describe_network(
+        "cifar",
+        resolve_genotype(args.arch),
+        args.init_channels,
+        args.layers,
+        args.auxiliary,
+        train_set.num_classes,
+    )
+    description = network | {"set": args.set, "image_size": image_size} | asdict(statistics)
+
+    def learning_rate(epoch: int) -> float:
+        """A cosine from `--learning_rate` to 0."""
+        return args.learning_rate * (1 + math.cos(math.pi * epoch / args.epochs)) / 2
+
+    fit(args, run, processes, description, data, learning_rate)
+
+
+def main() -> None:
+    args = parse_arguments()
+    launch_if_several_gpus(args)
+    processes = Processes(own_device(args.gpus))
+    run = RunFolder.for_run("train", args) if processes.is_main else None
+    train(args, run, processes)
+    processes.close()
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,108 @@
+"""Networks and the checkpoints that hold them.
+
+Our own checkpoints describe their network; published state dicts hold weights only.
+"""
+
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace
+
+from torch import nn
+
+from checkpoint import load_checkpoint, load_weights, published_state_dict
+from errors import UserError
+from genotypes import Genotype, genotype_from_dict, resolve_genotype
+from model import NetworkCIFAR, NetworkImageNet
+
+NETWORKS = {"cifar": NetworkCIFAR, "imagenet": NetworkImageNet}
+
+
+def describe_network(
+    kind: str,
+    genotype: Genotype,
+    init_channels: int,
+    layers: int,
+    auxiliary: bool,
+    num_classes: int,
+) -> dict:
+    """All that `build_network` needs, as plain data for a checkpoint; `kind` is in `NETWORKS`."""
+    return {
+        "network": kind,
+        "genotype": genotype._asdict(),
+        "init_channels": init_channels,
+        "layers": layers,
+        "auxiliary": auxiliary,
+        "num_classes": num_classes,
+    }
+
+
+def build_network(description: dict) -> nn.Module:
+    """The network that `describe_network` described, its weights new.
+
+    Raises:
+        ValueError: the description's genotype is not one.
+        KeyError: a part of the description is missing.
+    """
+    return NETWORKS[description["network"]](
+        description["init_channels"],
+        description["num_classes"],
+        description["layers"],
+        description["auxiliary"],
+        genotype_from_dict(description["genotype"]),
+    )
+
+
+def add_network_arguments(parser: ArgumentParser) -> None:
+    """Add the flags that describe the network of a published state dict."""
+    group = parser.add_argument_group("for a published state dict, which holds weights only")
+    add = group.add_argument
+    add("--arch", help="name of a genotype, or a genotype file (default RelativeNAS)")
+    add("--init_channels", type=int, help="channels of the first cells (default: as published)")
+    add("--layers", type=int, help="number of cells (default: as published)")
+    add(
+        "--auxiliary",
+        action=BooleanOptionalAction,
+        help="it has an auxiliary head (default: looked up in the file)",
+    )
+
+
+def load_trained_network(
+    args: Namespace, kind: str, init_channels: int, layers: int
+) -> tuple[nn.Module, dict]:
+    """The network in the checkpoint `args.model_path`, in eval mode, and its description.
+
+    Flags that are given (see `add_network_arguments`) go before what the checkpoint says of
+    itself; a published state dict says nothing, and `init_channels` and `layers` are its defaults.
+
+    Raises:
+        UserError: the file cannot be read or holds another architecture; names what differs.
+    """
+    path = args.model_path
+    checkpoint = load_checkpoint(path)
+    state = published_state_dict(checkpoint, path)
+    if "classifier.weight" not in state:
+        raise UserError(f"checkpoint {path}: holds no network (no classifier.weight in it)")
+    description = describe_network(
+        kind,
+        resolve_genotype(args.arch or "RelativeNAS"),
+        init_channels,
+        layers,
+        any(name.startswith("auxiliary_head.") for name in state),
+        len(state["classifier.weight"]),
+    )
+    if "genotype" in checkpoint:
+        description |= {name: value for name, value in checkpoint.items() if name != "state_dict"}
+        if description["network"] != kind:
+            raise UserError(
+                f"checkpoint {path}: holds a network for {description['network']}, not for {kind}; "
+                f"test it with {'test.py' if kind == 'imagenet' else 'test_imagenet.py'}"
+            )
+    if args.arch:
+        description["genotype"] = resolve_genotype(args.arch)._asdict()
+    for name in ("init_channels", "layers", "auxiliary"):
+        if getattr(args, name) is not None:
+            description[name] = getattr(args, name)
+    try:
+        network = build_network(description)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"checkpoint {path}: does not describe a network ({error})") from None
+    load_weights(network, state, path)
+    return network.eval(), description

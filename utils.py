@@ -1,0 +1,80 @@
+"""Small things that several scripts need: devices, precision, meters, sizes."""
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from errors import UserError
+
+
+def choose_device(device: str, gpu: int = 0) -> torch.device:
+    """The device that `--device auto|cpu|cuda` and a GPU's number stand for.
+
+    Raises:
+        UserError: CUDA is asked for and there is none, or no GPU of that number.
+    """
+    available = torch.cuda.is_available()
+    if device == "cpu" or (device == "auto" and not available):
+        return torch.device("cpu")
+    if not available:
+        raise UserError("--device cuda: PyTorch sees no CUDA GPU here; use --device cpu or auto")
+    if not 0 <= gpu < torch.cuda.device_count():
+        raise UserError(f"--gpu {gpu}: there are {torch.cuda.device_count()} GPUs, numbered from 0")
+    return torch.device("cuda", gpu)
+
+
+def choose_precision(precision: str, device: torch.device) -> torch.dtype:
+    """The dtype that `--precision fp32|bf16|auto` stands for: auto is bf16 on GPUs that have it."""
+    if precision == "auto":
+        has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if has_bf16 else torch.float32
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """A context that computes in `dtype`; with float32 it changes nothing."""
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+
+class Meter:
+    """Loss and correct predictions over batches, summed on the device without waiting for it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.sums = torch.zeros(4, dtype=torch.float64, device=device)
+
+    def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Count a batch: its mean `loss` (scalar), `logits` (N, classes), `labels` int64 (N,)."""
+        top5 = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels.view(-1, 1)
+        count = torch.full_like(loss, len(labels))
+        batch = torch.stack([loss * len(labels), top5[:, 0].sum(), top5.sum(), count])
+        self.sums += batch.detach()
+
+    def result(self) -> dict[str, float]:
+        """Mean `loss`, `top1` and `top5` accuracy in percent, `count`. Waits for the device."""
+        loss, top1, top5, count = self.sums.tolist()
+        return {
+            "loss": loss / count,
+            "top1": 100 * top1 / count,
+            "top5": 100 * top5 / count,
+            "count": round(count),
+        }
+
+
+def parameter_count(network: nn.Module) -> int:
+    """Number of parameters, the auxiliary head left out."""
+    return sum(
+        parameter.numel()
+        for name, parameter in network.named_parameters()
+        if not name.startswith("auxiliary_head.")
+    )
+
+
+def multiply_adds(network: nn.Module, image_size: int) -> int:
+    """Multiply-adds of the convolutions and the classifier for one image in eval mode."""
+    device = next(network.parameters()).device
+    image = torch.zeros(1, 3, image_size, image_size, device=device)
+    training = network.training
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network.eval()(image)
+    network.train(training)
+    return counter.get_total_flops() // 2
