@@ -1,0 +1,73 @@
+"""Batched augmentation against plain per-image code that draws the same random numbers."""
+
+import pytest
+import torch
+
+from dataset.augmentation import Augmentation, augment, cutout, normalize, random_crop, random_flip
+
+
+def generator():
+    return torch.Generator().manual_seed(3)
+
+
+@pytest.fixture
+def images():
+    return torch.randint(256, (64, 3, 10, 12), dtype=torch.uint8, generator=generator())
+
+
+def test_crop_equals_cropping_each_padded_image(images):
+    top, left = torch.randint(9, (2, 64), generator=generator()).tolist()
+    cropped = random_crop(images, 4, generator())
+    assert {*top} == {*left} == set(range(9))
+    for index in range(64):
+        padded = torch.zeros(3, 18, 20, dtype=torch.uint8)
+        padded[:, 4:14, 4:16] = images[index]
+        window = padded[:, top[index] : top[index] + 10, left[index] : left[index] + 12]
+        assert torch.equal(cropped[index], window)
+
+
+def test_flip_equals_flipping_each_image(images):
+    draws = torch.rand(64, generator=generator()).tolist()
+    flipped = random_flip(images, generator())
+    assert any(draw < 0.5 for draw in draws) and any(draw >= 0.5 for draw in draws)
+    for index in range(64):
+        expected = images[index].flip(2) if draws[index] < 0.5 else images[index]
+        assert torch.equal(flipped[index], expected)
+
+
+@pytest.mark.parametrize("length", [1, 4, 5, 16])
+def test_cutout_equals_a_square_cut_out_of_each_image(images, length):
+    draws = generator()
+    rows = torch.randint(10, (64,), generator=draws).tolist()
+    columns = torch.randint(12, (64,), generator=draws).tolist()
+    pixels = images.float() + 1
+    cut = cutout(pixels, length, generator())
+    half = length // 2
+    for index in range(64):
+        expected = pixels[index].clone()
+        y, x = rows[index], columns[index]
+        expected[:, max(0, y - half) : max(0, y + half), max(0, x - half) : max(0, x + half)] = 0
+        assert torch.equal(cut[index], expected)
+
+
+def test_normalization_is_torchvisions(images):
+    from torchvision.transforms import functional
+
+    mean, std = torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.25, 0.3])
+    expected = functional.normalize(images.float() / 255, mean, std)
+    torch.testing.assert_close(normalize(images, mean, std), expected)
+
+
+def test_nothing_asked_for_is_normalization_alone(images):
+    mean, std = torch.full((3,), 0.5), torch.full((3,), 0.25)
+    plain = augment(images, Augmentation(0, False, 0), mean, std, generator())
+    assert torch.equal(plain, normalize(images, mean, std))
+
+
+def test_the_same_seed_gives_the_same_batch(images):
+    mean, std = torch.full((3,), 0.5), torch.full((3,), 0.25)
+    everything = Augmentation(4, True, 6)
+    first = augment(images, everything, mean, std, generator())
+    assert torch.equal(first, augment(images, everything, mean, std, generator()))
+    other = torch.Generator().manual_seed(4)
+    assert not torch.equal(first, augment(images, everything, mean, std, other))

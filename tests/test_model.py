@@ -1,0 +1,118 @@
+"""The networks against the published state dicts and the original's logits."""
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+import torch
+from helpers import FIXTURES
+
+from genotypes import DARTS_V2, NAMED_GENOTYPES, RelativeNAS
+from model import NetworkCIFAR, NetworkImageNet
+from utils import multiply_adds, parameter_count
+
+NETWORKS = {"NetworkCIFAR": NetworkCIFAR, "NetworkImageNet": NetworkImageNet}
+
+
+def read_fixture(name):
+    with gzip.open(FIXTURES / name, "rt") as file:
+        return json.load(file)
+
+
+def build(entry):
+    return NETWORKS[entry["network"]](
+        entry["C"],
+        entry["num_classes"],
+        entry["layers"],
+        entry["auxiliary"],
+        NAMED_GENOTYPES[entry["arch"]],
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"), [("cifar10", 3.93), ("cifar100", 3.98), ("imagenet", 5.05)]
+)
+def test_state_dict_is_the_published_one(name, millions):
+    entry = read_fixture("state_dicts.json.gz")[name]
+    with torch.device("meta"):
+        network = build(entry)
+    shapes = {key: list(tensor.shape) for key, tensor in network.state_dict().items()}
+    assert shapes == entry["state_dict"]
+    assert parameter_count(network) == entry["params_without_auxiliary"]
+    assert round(parameter_count(network) / 1e6, 2) == millions
+
+
+def formula_weights(network, seed):
+    """The weights that the fixture's logits were computed with (shared/README.md)."""
+    weights = {}
+    state = network.state_dict()
+    for index, name in enumerate(sorted(state)):
+        random = np.random.RandomState(seed + index)
+        shape = tuple(state[name].shape)
+        if name.endswith("num_batches_tracked"):
+            values = np.array(1)
+        elif name.endswith("running_var"):
+            values = random.uniform(0.5, 1.5, shape)
+        elif len(shape) > 1:
+            values = random.randn(*shape) * np.sqrt(2 / np.prod(shape[1:]))
+        elif name.endswith("weight"):
+            values = random.uniform(0.5, 1.5, shape)
+        else:
+            values = random.randn(*shape) * 0.1
+        weights[name] = torch.as_tensor(values).to(state[name].dtype)
+    return weights
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_logits_are_the_originals(index):
+    entry = read_fixture("logits.json.gz")[index]
+    network = build(entry)
+    network.load_state_dict(formula_weights(network, entry["seed"]))
+    size = entry["input_hw"]
+    images = np.random.RandomState(entry["seed"]).randn(2, 3, size, size)
+    images = torch.from_numpy(images).float()
+    with torch.no_grad():
+        logits, logits_aux = network.eval()(images)
+        torch.testing.assert_close(logits, torch.tensor(entry["logits"]), rtol=1e-4, atol=1e-4)
+        assert logits_aux is None
+        _, logits_aux = network.train()(images)
+    if entry["auxiliary"]:
+        expected = torch.tensor(entry["logits_aux"])
+        torch.testing.assert_close(logits_aux, expected, rtol=1e-4, atol=1e-4)
+    else:
+        assert logits_aux is None
+
+
+@pytest.mark.parametrize("arch", NAMED_GENOTYPES)
+@pytest.mark.parametrize(("network_class", "size"), [(NetworkCIFAR, 15), (NetworkImageNet, 65)])
+def test_every_named_genotype_trains_at_an_odd_size(arch, network_class, size):
+    network = network_class(4, 3, 3, True, NAMED_GENOTYPES[arch])
+    network.drop_path_prob = 0.5
+    logits, logits_aux = network(torch.randn(2, 3, size, size))
+    assert logits.shape == logits_aux.shape == (2, 3)
+    (logits.sum() + logits_aux.sum()).backward()
+
+
+def test_drop_path_is_off_in_eval_mode_and_by_default():
+    torch.manual_seed(0)
+    network = NetworkCIFAR(4, 3, 3, False, RelativeNAS)
+    images = torch.randn(4, 3, 16, 16)
+    assert network.drop_path_prob == 0
+    trained, _ = network.train()(images)
+    network.drop_path_prob = 0.9
+    dropped, _ = network(images)
+    assert not torch.allclose(trained, dropped)
+    first, _ = network.eval()(images)
+    second, _ = network(images)
+    assert torch.equal(first, second)
+
+
+def test_multiply_adds_are_those_of_a_hand_count():
+    network = NetworkCIFAR(2, 5, 1, False, DARTS_V2)
+    stem = 16 * 16 * 6 * 3 * 9
+    # One cell, which is a reduction cell: two preprocessing convolutions, pools, and a
+    # FactorizedReduce for each skip connection from input 0 or 1 (there are none in this one).
+    preprocess = 2 * 16 * 16 * 6 * 4
+    classifier = 4 * 4 * 5
+    assert multiply_adds(network, 16) == stem + preprocess + classifier
