@@ -89,6 +89,11 @@ class RunFolder:
         with open(self.path / HISTORY_FILE, "a", encoding="utf-8") as file:
             file.truncate(length)
 
+    def close(self) -> None:
+        """Let go of the folder; the end of the process does so too."""
+        self._close_log()
+        os.close(self._lock)
+
     def _acquire_lock(self) -> int:
         # The system releases the lock when the process ends, however it ends.
         lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT)
@@ -102,13 +107,16 @@ class RunFolder:
     def _start_log(self) -> None:
         self.log.setLevel(logging.INFO)
         self.log.propagate = False
-        for handler in self.log.handlers[:]:
-            handler.close()
-            self.log.removeHandler(handler)
+        self._close_log()
         formatter = logging.Formatter("%(asctime)s %(message)s", "%m/%d %H:%M:%S")
         for handler in (_ConsoleHandler(), logging.FileHandler(self.path / "log.txt")):
             handler.setFormatter(formatter)
             self.log.addHandler(handler)
+
+    def _close_log(self) -> None:
+        for handler in self.log.handlers[:]:
+            handler.close()
+            self.log.removeHandler(handler)
 
 
 class _ConsoleHandler(logging.Handler):
