@@ -148,7 +148,17 @@ def training_command(args: Namespace, run: RunFolder) -> str:
     command = [python, "train.py", "--set", args.set, "--arch", str(run.path / "genotype.json")]
     if args.set == "digits":
         # A network and a number of epochs that suit 1,437 images of 16×16.
-        command += ["--init_channels", "8", "--layers", "5", "--epochs", "20", "--no-cutout"]
+        command += [
+            "--init_channels",
+            "8",
+            "--layers",
+            "5",
+            "--epochs",
+            "10",
+            "--batch_size",
+            "32",
+            "--no-cutout",
+        ]
     else:
         command += ["--data", args.data]
     if args.image_size is not None:
