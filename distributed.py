@@ -116,4 +116,6 @@ class Processes:
     def close(self) -> None:
         """Leave the group."""
         if torch.distributed.is_initialized():
+            # Nobody hangs up while another is still in its last collective.
+            torch.distributed.barrier()
             torch.distributed.destroy_process_group()
