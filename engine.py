@@ -121,7 +121,8 @@ def fit(
         UserError: the loss became infinite or NaN.
     """
     torch.manual_seed(args.seed)
-    network = build_network(description).to(processes.device)
+    network = build_network(description)
+    network.to(processes.device, memory_format=torch.channels_last)
     trainer = Trainer(args, processes, network, data, label_smoothing)
     log = logging.getLogger("relativenas")
     best_top1 = -math.inf

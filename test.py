@@ -3,6 +3,8 @@
 import argparse
 from argparse import Namespace
 
+import torch
+
 from dataset.image_set import (
     PUBLISHED_STATISTICS,
     SET_NAMES,
@@ -41,7 +43,7 @@ def test(args: Namespace) -> None:
     """Print error rate, accuracies and the size of the network."""
     device = choose_device(args.device, args.gpu)
     network, description = load_trained_network(args, "cifar", init_channels=36, layers=20)
-    network.to(device)
+    network.to(device, memory_format=torch.channels_last)
     name = args.set or description.get("set", "cifar10")
     image_size = args.image_size
     if name == "folder" and image_size is None:

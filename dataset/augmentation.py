@@ -41,9 +41,12 @@ def augment(
 
 
 def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """uint8 (N, 3, H, W) to float32: scaled to [0, 1], less `mean`, over `std`, each (3,)."""
-    scale = (255 * std).view(1, 3, 1, 1)
-    return (images - (255 * mean).view(1, 3, 1, 1)) / scale
+    """uint8 (N, 3, H, W) to float32: scaled to [0, 1], less `mean`, over `std`, each (3,).
+
+    The result is laid out channels last, which convolutions are fastest in.
+    """
+    images = images.to(memory_format=torch.channels_last)
+    return (images - (255 * mean).view(1, 3, 1, 1)) / (255 * std).view(1, 3, 1, 1)
 
 
 def random_crop(images: Tensor, padding: int, generator: Generator) -> Tensor:
@@ -74,7 +77,7 @@ def cutout(images: Tensor, length: int, generator: Generator) -> Tensor:
     rows = _within_square(height, length, count, generator, device)
     columns = _within_square(width, length, count, generator, device)
     square = rows.view(count, 1, height, 1) & columns.view(count, 1, 1, width)
-    return images.masked_fill(square, 0.0)
+    return torch.where(square, 0.0, images)
 
 
 def _within_square(

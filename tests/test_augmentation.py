@@ -71,3 +71,9 @@ def test_the_same_seed_gives_the_same_batch(images):
     assert torch.equal(first, augment(images, everything, mean, std, generator()))
     other = torch.Generator().manual_seed(4)
     assert not torch.equal(first, augment(images, everything, mean, std, other))
+
+
+def test_batches_are_laid_out_channels_last(images):
+    mean, std = torch.full((3,), 0.5), torch.full((3,), 0.25)
+    batch = augment(images, Augmentation(4, True, 6), mean, std, generator())
+    assert batch.is_contiguous(memory_format=torch.channels_last)
