@@ -7,7 +7,7 @@ import logging
 import math
 import sys
 import time
-from argparse import ArgumentParser, BooleanOptionalAction, Namespace
+from argparse import BooleanOptionalAction, Namespace
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from arguments import (
+    ArgumentParser,
+    non_negative_float,
+    non_negative_int,
+    positive_int,
+    probability,
+)
 from checkpoint import load_checkpoint, load_weights, save_checkpoint
 from distributed import Processes, gpu_list, launch, launched
 from errors import UserError
@@ -52,21 +59,26 @@ def add_training_arguments(parser: ArgumentParser, **defaults: object) -> None:
     """Add the flags that both training scripts have; `defaults` are the recipe's numbers."""
     add = parser.add_argument
     add("--arch", default="RelativeNAS", help="name of a genotype, or a genotype file")
-    add("--init_channels", type=int, help="channels of the first cells")
-    add("--layers", type=int, help="number of cells")
+    add("--init_channels", type=positive_int, help="channels of the first cells")
+    add("--layers", type=positive_int, help="number of cells")
     add("--auxiliary", action=BooleanOptionalAction, default=True, help="use the auxiliary head")
-    add("--auxiliary_weight", type=float, default=0.4, help="of the auxiliary head's loss")
-    add("--drop_path_prob", type=float, help="where its rise from 0 ends")
-    add("--epochs", type=int)
-    add("--batch_size", type=int, help="of all processes together")
-    add("--learning_rate", type=float)
-    add("--momentum", type=float, default=0.9)
-    add("--weight_decay", type=float)
-    add("--grad_clip", type=float, default=5.0, help="largest norm of the gradient")
-    add("--seed", type=int, default=0)
+    add(
+        "--auxiliary_weight",
+        type=non_negative_float,
+        default=0.4,
+        help="of the auxiliary head's loss",
+    )
+    add("--drop_path_prob", type=probability, help="where its rise from 0 ends")
+    add("--epochs", type=positive_int, help="epochs to train")
+    add("--batch_size", type=positive_int, help="of all processes together")
+    add("--learning_rate", type=non_negative_float, help="in the first epoch")
+    add("--momentum", type=non_negative_float, default=0.9, help="of SGD")
+    add("--weight_decay", type=non_negative_float, help="of SGD")
+    add("--grad_clip", type=non_negative_float, default=5.0, help="largest norm of the gradient")
+    add("--seed", type=non_negative_int, default=0, help="of all random numbers")
     add("--gpus", type=gpu_list, metavar="0,1,...", help="GPUs, one process each (default 0)")
     add("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="auto: bf16 on GPUs")
-    add("--report_freq", type=int, default=50, help="log every so many training steps")
+    add("--report_freq", type=positive_int, default=50, help="log every so many training steps")
     add("--save", default="runs/EXP", help="PATH/NAME: the run folder is PATH/train-NAME-...")
     add("--resume", metavar="DIR", help="go on with the training in this run folder")
     parser.set_defaults(**defaults)
@@ -76,12 +88,9 @@ def parse_training_arguments(parser: ArgumentParser, argv: list[str] | None) -> 
     """Parse and check a training script's arguments.
 
     Raises:
-        UserError: an argument is out of its range, or `--arch` is not a genotype.
+        UserError: an argument is wrong, or `--arch` is not a genotype.
     """
     args = parse_with_resume(parser, argv, CHANGEABLE_ON_RESUME)
-    for name in ("epochs", "batch_size", "init_channels", "layers", "report_freq"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name} {getattr(args, name)}: must be at least 1")
     resolve_genotype(args.arch)
     return args
 

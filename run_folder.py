@@ -6,11 +6,12 @@ import logging
 import os
 import sys
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from pathlib import Path
 
 from tqdm import tqdm
 
+from arguments import ArgumentParser
 from errors import UserError
 
 SETTINGS_FILE = "settings.json"

@@ -1,10 +1,10 @@
 """Test a checkpoint on CIFAR-10, CIFAR-100, digits or a folder of images."""
 
-import argparse
 from argparse import Namespace
 
 import torch
 
+from arguments import ArgumentParser, non_negative_int, positive_int
 from dataset.image_set import (
     PUBLISHED_STATISTICS,
     SET_NAMES,
@@ -22,21 +22,23 @@ from utils import choose_device, choose_precision, multiply_adds, parameter_coun
 
 def parse_arguments(argv: list[str] | None = None) -> Namespace:
     """The command line. What our own checkpoints say of themselves need not be given."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = ArgumentParser(__doc__)
     add = parser.add_argument
     add("--model_path", required=True, help="checkpoint: our own, or a published state dict")
     add("--set", choices=SET_NAMES, help="image set (default: the one trained on, or cifar10)")
     add("--data", default="./data", help="folder of the image set")
-    add("--image_size", type=int, help="size that images of --set folder get")
-    add("--batch_size", type=int, default=128)
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    add("--gpu", type=int, default=0, help="number of the GPU")
-    add("--precision", choices=("auto", "fp32", "bf16"), default="fp32")
+    add("--image_size", type=positive_int, help="size that images of --set folder get")
+    add("--batch_size", type=positive_int, default=128, help="images of a step")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="what to compute on")
+    add("--gpu", type=non_negative_int, default=0, help="number of the GPU")
+    add(
+        "--precision",
+        choices=("auto", "fp32", "bf16"),
+        default="fp32",
+        help="auto: bf16 where the GPU has it",
+    )
     add_network_arguments(parser)
-    args = parser.parse_args(argv)
-    if args.batch_size < 1:
-        raise UserError(f"--batch_size {args.batch_size}: must be at least 1")
-    return args
+    return parser.parse_args(argv)
 
 
 def test(args: Namespace) -> None:

@@ -1,12 +1,12 @@
 """Train a genotype from scratch on CIFAR-10, CIFAR-100, digits or a folder of images."""
 
-import argparse
 import math
 from argparse import BooleanOptionalAction, Namespace
 from dataclasses import asdict
 
 import torch
 
+from arguments import ArgumentParser, non_negative_int, positive_int
 from dataset.image_set import (
     SET_NAMES,
     STATISTICS_FILE,
@@ -33,11 +33,11 @@ from trained_network import describe_network
 
 def parse_arguments(argv: list[str] | None = None) -> Namespace:
     """The command line; the defaults are the published recipe (section IV-B)."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = ArgumentParser(__doc__)
     add = parser.add_argument
     add("--set", choices=SET_NAMES, default="cifar10", help="image set to train on")
     add("--data", default="./data", help="folder of the image set")
-    add("--image_size", type=int, help="size that images of --set folder get (default 32)")
+    add("--image_size", type=positive_int, help="size that images of --set folder get (default 32)")
     add(
         "--data_device",
         choices=("auto", "cpu"),
@@ -45,7 +45,12 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
         help="where the images are kept: where the network is (auto), or in CPU memory",
     )
     add("--cutout", action=BooleanOptionalAction, default=True, help="use cutout")
-    add("--cutout_length", type=int, default=16, help="side of the cutout square in pixels")
+    add(
+        "--cutout_length",
+        type=non_negative_int,
+        default=16,
+        help="side of the cutout square in pixels",
+    )
     add_training_arguments(
         parser,
         init_channels=36,

@@ -1,6 +1,5 @@
 """Search for cells with slow-fast learning (RelativeNAS, arXiv:2009.06193)."""
 
-import argparse
 import math
 import os
 import shlex
@@ -10,6 +9,13 @@ from argparse import BooleanOptionalAction, Namespace
 
 import torch
 
+from arguments import (
+    ArgumentParser,
+    non_negative_float,
+    non_negative_int,
+    positive_int,
+    probability,
+)
 from candidate import CandidateTrainer, SearchData, TrainingRecipe
 from checkpoint import save_checkpoint
 from dataset.image_set import (
@@ -169,41 +175,46 @@ def training_command(args: Namespace, run: RunFolder) -> str:
 
 def parse_arguments(argv: list[str] | None = None) -> Namespace:
     """The command line; the defaults are the published recipe (section IV-A)."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = ArgumentParser(__doc__)
     add = parser.add_argument
     add("--set", choices=SET_NAMES, default="cifar10", help="image set to search on")
     add("--data", default="./data", help="folder of the image set")
-    add("--image_size", type=int, help="size that images of --set folder get (default 32)")
+    add("--image_size", type=positive_int, help="size that images of --set folder get (default 32)")
     add(
         "--data_device",
         choices=("auto", "cpu"),
         default="auto",
         help="where the images are kept: where the network is (auto), or in CPU memory",
     )
-    add("--train_portion", type=float, default=0.5, help="part of the images to train on")
+    add("--train_portion", type=probability, default=0.5, help="part of the images to train on")
     add("--cutout", action=BooleanOptionalAction, default=True, help="use cutout")
-    add("--cutout_length", type=int, default=16, help="side of the cutout square in pixels")
+    add(
+        "--cutout_length",
+        type=non_negative_int,
+        default=16,
+        help="side of the cutout square in pixels",
+    )
     add("--pop_size", type=int, default=20, help="population size, even")
-    add("--epochs", type=int, default=50, help="generations")
-    add("--batch_size", type=int, default=256)
-    add("--init_channels", type=int, default=16, help="channels of the first cells")
-    add("--layers", type=int, default=8, help="number of cells")
-    add("--learning_rate", type=float, default=0.1, help="in the first generation")
-    add("--learning_rate_min", type=float, default=0.001, help="where its cosine ends")
-    add("--momentum", type=float, default=0.9)
-    add("--weight_decay", type=float, default=3e-4)
-    add("--grad_clip", type=float, default=5.0, help="largest norm of the gradient")
-    add("--drop_path_prob", type=float, default=0.3, help="where its rise from 0 ends")
-    add("--seed", type=int, default=7)
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    add("--gpu", type=int, default=0, help="number of the GPU")
+    add("--epochs", type=positive_int, default=50, help="generations")
+    add("--batch_size", type=positive_int, default=256, help="images of a step")
+    add("--init_channels", type=positive_int, default=16, help="channels of the first cells")
+    add("--layers", type=positive_int, default=8, help="number of cells")
+    add("--learning_rate", type=non_negative_float, default=0.1, help="in the first generation")
+    add("--learning_rate_min", type=non_negative_float, default=0.001, help="where its cosine ends")
+    add("--momentum", type=non_negative_float, default=0.9, help="of SGD")
+    add("--weight_decay", type=non_negative_float, default=3e-4, help="of SGD")
+    add("--grad_clip", type=non_negative_float, default=5.0, help="largest norm of the gradient")
+    add("--drop_path_prob", type=probability, default=0.3, help="where its rise from 0 ends")
+    add("--seed", type=non_negative_int, default=7, help="of all random numbers")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="what to compute on")
+    add("--gpu", type=non_negative_int, default=0, help="number of the GPU")
     add(
         "--precision",
         choices=("auto", "fp32", "bf16"),
         default="auto",
         help="auto: bf16 where the GPU has it",
     )
-    add("--report_freq", type=int, default=50, help="log every so many training steps")
+    add("--report_freq", type=positive_int, default=50, help="log every so many training steps")
     add(
         "--save", default="runs/EXP", help="PATH/NAME: the run folder is PATH/search-NAME-DATE-TIME"
     )
@@ -216,9 +227,6 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     args = parse_with_resume(parser, argv, CHANGEABLE_ON_RESUME)
     if args.pop_size < 2 or args.pop_size % 2:
         raise UserError(f"--pop_size {args.pop_size}: pairs need an even number, at least 2")
-    for name in ("epochs", "batch_size", "init_channels", "layers", "report_freq"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name} {getattr(args, name)}: must be at least 1")
     return args
 
 

@@ -3,10 +3,11 @@
 Our own checkpoints describe their network; published state dicts hold weights only.
 """
 
-from argparse import ArgumentParser, BooleanOptionalAction, Namespace
+from argparse import BooleanOptionalAction, Namespace
 
 from torch import nn
 
+from arguments import ArgumentParser, positive_int
 from checkpoint import load_checkpoint, load_weights, published_state_dict
 from errors import UserError
 from genotypes import Genotype, genotype_from_dict, resolve_genotype
@@ -55,8 +56,12 @@ def add_network_arguments(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("for a published state dict, which holds weights only")
     add = group.add_argument
     add("--arch", help="name of a genotype, or a genotype file (default RelativeNAS)")
-    add("--init_channels", type=int, help="channels of the first cells (default: as published)")
-    add("--layers", type=int, help="number of cells (default: as published)")
+    add(
+        "--init_channels",
+        type=positive_int,
+        help="channels of the first cells (default: as published)",
+    )
+    add("--layers", type=positive_int, help="number of cells (default: as published)")
     add(
         "--auxiliary",
         action=BooleanOptionalAction,

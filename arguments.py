@@ -1,0 +1,65 @@
+"""Command lines: a parser that ends mistakes in one line, and the types that check numbers."""
+
+import argparse
+import math
+from typing import NoReturn
+
+from errors import UserError
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse's, with defaults in the help, no abbreviated flags, and errors as `UserError`."""
+
+    def __init__(self, description: str | None) -> None:
+        super().__init__(
+            description=description,
+            allow_abbrev=False,
+            formatter_class=_HelpFormatter,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message.removeprefix('argument ')} (see {self.prog} --help)")
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
+def positive_int(text: str) -> int:
+    """A whole number of at least 1, as a type for argparse."""
+    return _at_least(1, _number(int, text, "a whole number"))
+
+
+def non_negative_int(text: str) -> int:
+    """A whole number of at least 0, as a type for argparse."""
+    return _at_least(0, _number(int, text, "a whole number"))
+
+
+def non_negative_float(text: str) -> float:
+    """A finite number of at least 0, as a type for argparse."""
+    return _at_least(0, _number(float, text, "a number"))
+
+
+def probability(text: str) -> float:
+    """A number from 0 to less than 1, as a type for argparse."""
+    value = non_negative_float(text)
+    if value >= 1:
+        raise argparse.ArgumentTypeError(f"{text} must be less than 1")
+    return value
+
+
+def _number(kind: type, text: str, description: str) -> int | float:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {description}")
+    return value
+
+
+def _at_least(smallest: int, value: int | float) -> int | float:
+    if value < smallest:
+        raise argparse.ArgumentTypeError(f"{value} must be at least {smallest}")
+    return value
