@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from depthwise import DepthwiseConv2d
+
 
 class ReLUConvBN(nn.Module):
     """ReLU, convolution, batch norm."""
@@ -27,11 +29,11 @@ class ReLUConvBN(nn.Module):
 
 
 def _depthwise_separable(
-    C: int, kernel_size: int, stride: int, padding: int, dilation: int = 1
+    C: int, kernel_size: int, stride: int, dilation: int = 1
 ) -> list[nn.Module]:
     return [
         nn.ReLU(),
-        nn.Conv2d(C, C, kernel_size, stride, padding, dilation, groups=C, bias=False),
+        DepthwiseConv2d(C, kernel_size, stride, dilation),
         nn.Conv2d(C, C, 1, bias=False),
         nn.BatchNorm2d(C),
     ]
@@ -42,9 +44,7 @@ class DilConv(nn.Module):
 
     def __init__(self, C: int, kernel_size: int, stride: int) -> None:
         super().__init__()
-        self.op = nn.Sequential(
-            *_depthwise_separable(C, kernel_size, stride, kernel_size - 1, dilation=2)
-        )
+        self.op = nn.Sequential(*_depthwise_separable(C, kernel_size, stride, dilation=2))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.op(x)
@@ -55,10 +55,9 @@ class SepConv(nn.Module):
 
     def __init__(self, C: int, kernel_size: int, stride: int) -> None:
         super().__init__()
-        padding = kernel_size // 2
         self.op = nn.Sequential(
-            *_depthwise_separable(C, kernel_size, stride, padding),
-            *_depthwise_separable(C, kernel_size, 1, padding),
+            *_depthwise_separable(C, kernel_size, stride),
+            *_depthwise_separable(C, kernel_size, 1),
         )
 
     def forward(self, x: Tensor) -> Tensor:
