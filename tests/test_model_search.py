@@ -170,3 +170,30 @@ def test_non_finite_weights_never_reach_the_weight_set():
     before = snapshot(supernet)
     update_weight_set(supernet.state_dict(), None, None)
     assert not changed(before, supernet.state_dict())
+
+
+def test_recomputing_cells_changes_nothing_but_the_memory():
+    def train(recompute):
+        torch.manual_seed(0)
+        supernet = Supernet(4, 3, 3, recompute)
+        supernet.drop_path_prob = 0.3
+        images = torch.randn(8, 3, 12, 12)
+        kept = {}
+
+        def count(tensor):
+            kept[tensor.data_ptr()] = tensor.nbytes
+            return tensor.detach()
+
+        torch.manual_seed(1)
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            loss = supernet(images, supernet.arch_info(RelativeNAS)).sum()
+        loss.backward()
+        gradients = {name: p.grad for name, p in supernet.named_parameters() if p.grad is not None}
+        return supernet.state_dict(), gradients, sum(kept.values())
+
+    plain_state, plain_gradients, plain_kept = train(recompute=False)
+    state, gradients, kept = train(recompute=True)
+    assert not changed(plain_state, state)
+    assert gradients.keys() == plain_gradients.keys()
+    assert not changed(plain_gradients, gradients)
+    assert kept < plain_kept / 3

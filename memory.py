@@ -1,0 +1,75 @@
+"""Memory on the CPU: how the C library hands it out, and how to spend time to need less of it."""
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+# Numbers of glibc's mallopt(3).
+M_TRIM_THRESHOLD = -1
+M_MMAP_THRESHOLD = -3
+M_MMAP_MAX = -4
+
+DEFAULT_MMAP_MAX = 65536
+MMAP_THRESHOLD = 2**20
+
+
+def keep_freed_memory() -> None:
+    """Keep what is freed for the next tensor, instead of asking the system for new pages each time.
+
+    Training frees and asks for the same large tensors in every step; getting zeroed pages for them
+    takes up to a third of the step. Does nothing where the C library is not glibc.
+    """
+    _set_allocator({M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1})
+
+
+def return_freed_memory() -> None:
+    """Give every large tensor pages of its own, which go back to the system when it is freed.
+
+    The process is never larger than what it uses, and slower. Does nothing without glibc.
+    """
+    _set_allocator(
+        {
+            M_MMAP_MAX: DEFAULT_MMAP_MAX,
+            M_MMAP_THRESHOLD: MMAP_THRESHOLD,
+            M_TRIM_THRESHOLD: MMAP_THRESHOLD,
+        }
+    )
+
+
+def _set_allocator(options: dict[int, int]) -> None:
+    c_library = ctypes.CDLL(None)
+    if not hasattr(c_library, "mallopt"):
+        return
+    for option, value in options.items():
+        c_library.mallopt(option, value)
+    c_library.malloc_trim(0)
+
+
+def recomputed(module: nn.Module, *inputs: object) -> Tensor:
+    """`module(*inputs)`, of which only the inputs are kept: the backward pass computes it again.
+
+    The result, the gradients and batch norm's running statistics are those of the plain call.
+    """
+    return checkpoint(
+        module,
+        *inputs,
+        use_reentrant=False,
+        context_fn=lambda: (nullcontext(), _frozen_statistics(module)),
+    )
+
+
+@contextmanager
+def _frozen_statistics(module: nn.Module) -> Iterator[None]:
+    """While a batch is seen a second time, batch norm must not count it again."""
+    norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
+    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, kept, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
