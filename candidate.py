@@ -7,6 +7,7 @@ the same, and a pair's results are merged only when both are known.
 
 import logging
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -66,15 +67,19 @@ class Outcome:
     """What a candidate's turn came to.
 
     Attributes:
+        genotype: the candidate.
         loss: mean validation loss.
         accuracy: validation accuracy in percent.
-        weights: copies of the trained parameters and buffers, by name; None if the loss is not
-            finite, for such weights must not spread.
+        weights: copies of the trained parameters and buffers, by name, on the CPU; None if the
+            loss is not finite, for such weights must not spread.
+        seconds: how long the turn took.
     """
 
+    genotype: Genotype
     loss: float
     accuracy: float
     weights: dict[str, Tensor] | None
+    seconds: float
 
 
 class CandidateTrainer:
@@ -98,15 +103,20 @@ class CandidateTrainer:
 
     def take_turn(self, genotype: Genotype, recipe: TrainingRecipe, seed: int) -> Outcome:
         """Train and validate `genotype` from the weight set; `seed` fixes all random numbers."""
+        started = time.monotonic()
         tensors = self.supernet.active_tensors(self.supernet.arch_info(genotype))
-        weight_set = _copies(tensors)
+        weight_set = [tensor.detach().clone() for tensor in tensors.values()]
         torch.manual_seed(seed)  # of drop path
         self.train(genotype, recipe, seed)
         loss, accuracy = self.validate(genotype)
-        learned = _copies(tensors) if math.isfinite(loss) else None
+        learned = None
+        if math.isfinite(loss):
+            learned = {
+                name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()
+            }
         with torch.no_grad():
-            torch._foreach_copy_(list(tensors.values()), list(weight_set.values()))
-        return Outcome(loss, accuracy, learned)
+            torch._foreach_copy_(list(tensors.values()), weight_set)
+        return Outcome(genotype, loss, accuracy, learned, time.monotonic() - started)
 
     def train(self, genotype: Genotype, recipe: TrainingRecipe, seed: int) -> None:
         """Train the active weights of `genotype` in place for one pass."""
@@ -143,7 +153,3 @@ class CandidateTrainer:
                 meter.update(loss, logits, labels)
         result = meter.result()
         return result["loss"], result["top1"]
-
-
-def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in tensors.items()}

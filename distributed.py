@@ -1,14 +1,20 @@
 """Several processes, one for each GPU, started by PyTorch's own launcher."""
 
+import hashlib
 import os
 import sys
 from argparse import ArgumentTypeError
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 import torch
 import torch.distributed
 from torch import Tensor, nn
 
 from errors import UserError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def gpu_list(gpus: str) -> list[int]:
@@ -34,14 +40,19 @@ def own_device(gpus: list[int] | None) -> torch.device:
     """
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    own = local_rank()
     numbers = gpus if gpus is not None else list(range(torch.cuda.device_count()))
-    if local_rank >= len(numbers) or numbers[local_rank] >= torch.cuda.device_count():
+    if own >= len(numbers) or numbers[own] >= torch.cuda.device_count():
         raise UserError(
-            f"--gpus: process {local_rank} of this machine has no GPU among {numbers}; there are "
+            f"--gpus: process {own} of this machine has no GPU among {numbers}; there are "
             f"{torch.cuda.device_count()}, numbered from 0"
         )
-    return torch.device("cuda", numbers[local_rank])
+    return torch.device("cuda", numbers[own])
+
+
+def local_rank() -> int:
+    """This process's number among those on its machine."""
+    return int(os.environ.get("LOCAL_RANK", 0))
 
 
 def launched() -> bool:
@@ -106,6 +117,37 @@ class Processes:
         values = [value]
         torch.distributed.broadcast_object_list(values, src=0)
         return values[0]
+
+    def gather(self, value: Result) -> list[Result]:
+        """What each process gives, any picklable object without CUDA tensors, by rank."""
+        if self.size == 1:
+            return [value]
+        values = [value] * self.size
+        torch.distributed.all_gather_object(values, value)
+        return values
+
+    def share_out(self, items: Sequence[Item], work: Callable[[Item], Result]) -> list[Result]:
+        """The results of `work` on all items, in order; each process does its share of them."""
+        shares = self.gather([work(item) for item in items[self.rank :: self.size]])
+        return [shares[i % self.size][i // self.size] for i in range(len(items))]
+
+    def check_agreement(self, tensors: Iterable[Tensor]) -> None:
+        """Make sure that `tensors` are the same, bit for bit, in all processes.
+
+        Raises:
+            UserError: they are not.
+        """
+        if self.size == 1:
+            return
+        content = torch.cat([tensor.detach().reshape(-1).view(torch.uint8) for tensor in tensors])
+        digests = self.gather(hashlib.sha256(content.cpu().numpy()).hexdigest())
+        differing = [rank for rank, digest in enumerate(digests) if digest != digests[0]]
+        if differing:
+            raise UserError(
+                f"processes {differing} hold other weights or vectors than process 0; a machine "
+                "computes wrongly, or they run different versions; go on from the last checkpoint "
+                "with --resume"
+            )
 
     def share_buffers(self, network: nn.Module) -> None:
         """Give all processes the main one's batch norm statistics: each has those of its part."""

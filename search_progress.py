@@ -1,13 +1,15 @@
 """Where a search stands: which pairs are done, what is recorded of them, and how it is resumed."""
 
+import logging
 import math
 from collections.abc import Iterator, Mapping
 
+import torch
 from torch import Tensor
 
 from candidate import Outcome
 from checkpoint import load_checkpoint, save_checkpoint
-from genotypes import Genotype
+from distributed import Processes
 from progress import format_seconds, progress_bar
 from run_folder import RunFolder
 from slow_fast_learning import SlowFastLearning
@@ -18,7 +20,10 @@ Pair = tuple[int, int]
 
 
 class SearchProgress:
-    """Counts generations and pairs, writes history and checkpoint after every pair.
+    """Counts generations and pairs; in the main process it writes history and checkpoints.
+
+    Args:
+        run: the run folder; None in all processes but the main one.
 
     Attributes:
         generation: the current generation, from 0.
@@ -28,18 +33,21 @@ class SearchProgress:
 
     def __init__(
         self,
-        run: RunFolder,
+        run: RunFolder | None,
+        processes: Processes,
         generations: int,
         learning: SlowFastLearning,
         weight_set: Mapping[str, Tensor],
     ) -> None:
         self.run = run
+        self.processes = processes
         self.generations = generations
         self.learning = learning
         self.weight_set = weight_set
         self.generation = 0
         self.pairs: list[Pair] = []
         self.pairs_done = 0
+        self.log = logging.getLogger("relativenas")
         self._records: list[dict] = []
         self._history_length = 0
 
@@ -49,94 +57,100 @@ class SearchProgress:
         return self.generation == self.generations
 
     def resume(self) -> None:
-        """Go on from the run folder's checkpoint, if it got as far as writing one."""
-        path = self.run.path / CHECKPOINT_FILE
-        if not path.exists():
-            self.run.truncate_history(0)
-            return
-        state = load_checkpoint(path)
-        self.generation = state["generation"]
-        self.pairs = [tuple(pair) for pair in state["pairs"]]
-        self.pairs_done = state["pairs_done"]
-        self.learning.load_state_dict(state["learning"])
-        for name, tensor in state["weight_set"].items():
-            self.weight_set[name].copy_(tensor)
-        self._history_length = state["history_length"]
-        self.run.truncate_history(self._history_length)
-        self._records = self.run.read_history()
-        self.run.log.info(
+        """Go on from the run folder's checkpoint, if the run got as far as writing one."""
+        state = None
+        if self.run and (path := self.run.path / CHECKPOINT_FILE).exists():
+            state = load_checkpoint(path)
+        state = self.processes.broadcast(state)
+        if state:
+            self.generation = state["generation"]
+            self.pairs = [tuple(pair) for pair in state["pairs"]]
+            self.pairs_done = state["pairs_done"]
+            self.learning.load_state_dict(state["learning"])
+            for name, tensor in state["weight_set"].items():
+                self.weight_set[name].copy_(tensor)
+            self._history_length = state["history_length"]
+        if self.run:
+            self.run.truncate_history(self._history_length)
+            self._records = self.run.read_history()
+        self.log.info(
             "resumed in generation %d after %d of its pairs", self.generation + 1, self.pairs_done
         )
 
-    def remaining_pairs(self) -> Iterator[Pair]:
-        """The current generation's pairs that are still to do, drawn if it is new."""
+    def remaining_rounds(self) -> Iterator[list[Pair]]:
+        """The current generation's pairs still to do, one a process at a time; drawn if new."""
         if not self.pairs:
             self.pairs = self.learning.draw_pairs()
+        size = self.processes.size
+        firsts = range(self.pairs_done, len(self.pairs), size)
+        rounds = [self.pairs[first : first + size] for first in firsts]
         name = f"generation {self.generation + 1}/{self.generations}"
         return progress_bar(
-            self.pairs[self.pairs_done :], name, "pair", len(self.pairs), self.pairs_done
-        )
+            rounds, name, "round", math.ceil(len(self.pairs) / size), self.pairs_done // size,
+            shown=self.processes.is_main,
+        )  # fmt: skip
 
-    def record_pair(
-        self,
-        pair: Pair,
-        genotypes: list[Genotype],
-        outcomes: list[Outcome],
-        slow: int | None,
-        seconds: float,
-    ) -> None:
-        """Write a pair's outcome to the history, then the checkpoint that counts it as done."""
+    def record_pair(self, pair: Pair, outcomes: list[Outcome], slow: int | None) -> None:
+        """Write a pair's outcome to the history; `save` counts it as done."""
         record = {
             "generation": self.generation,
             "pair": self.pairs_done,
             "members": pair,
-            "genotypes": [genotype._asdict() for genotype in genotypes],
+            "genotypes": [outcome.genotype._asdict() for outcome in outcomes],
             "losses": [_json_number(outcome.loss) for outcome in outcomes],
             "accuracies": [outcome.accuracy for outcome in outcomes],
             "slow": slow,
             "diversity": self.learning.diversity(),
-            "seconds": seconds,
+            "seconds": sum(outcome.seconds for outcome in outcomes),
         }
-        self._records.append(record)
-        self._history_length = self.run.append_history(record)
         self.pairs_done += 1
-        self.run.log.info(
+        self._records.append(record)
+        if self.run:
+            self._history_length = self.run.append_history(record)
+        self.log.info(
             "generation %d pair %d/%d: members %d and %d, losses %.4f and %.4f, "
             "accuracies %.2f %% and %.2f %%, slow learner %s, %s",
             self.generation + 1, self.pairs_done, len(self.pairs), *pair,
             *(outcome.loss for outcome in outcomes), *(outcome.accuracy for outcome in outcomes),
-            "neither" if slow is None else slow, format_seconds(seconds),
+            "neither" if slow is None else slow, format_seconds(record["seconds"]),
         )  # fmt: skip
+
+    def save(self) -> None:
+        """Write the checkpoint after a round; at a generation's end go over to the next one."""
+        # All processes must be about to save the same.
+        tensors = [*self.weight_set.values(), torch.from_numpy(self.learning.positions)]
+        self.processes.check_agreement(tensors)
         if self.pairs_done == len(self.pairs):
             self._finish_generation()
-        self._save()
+        if self.run:
+            state = {
+                "generation": self.generation,
+                "pairs": self.pairs,
+                "pairs_done": self.pairs_done,
+                "learning": self.learning.state_dict(),
+                "weight_set": self.weight_set,
+                "history_length": self._history_length,
+            }
+            save_checkpoint(state, self.run.path / CHECKPOINT_FILE)
 
     def _finish_generation(self) -> None:
         own = [record for record in self._records if record["generation"] == self.generation]
         losses = [loss for record in own for loss in record["losses"] if loss is not None]
-        seconds = sum(record["seconds"] for record in own)
-        pairs_left = (self.generations - self.generation - 1) * len(self.pairs)
-        seconds_a_pair = sum(record["seconds"] for record in self._records) / len(self._records)
-        self.run.log.info(
+        # Processes work side by side, so that the clock sees a part of the pairs' seconds.
+        seconds, seconds_so_far = (
+            sum(record["seconds"] for record in records) / self.processes.size
+            for records in (own, self._records)
+        )
+        done = self.generation + 1
+        seconds_left = (self.generations - done) * seconds_so_far / done
+        self.log.info(
             "generation %d/%d: diversity %.3f, best loss %.4f, %s, %s left",
-            self.generation + 1, self.generations, own[-1]["diversity"],
-            min(losses, default=math.nan), format_seconds(seconds),
-            format_seconds(pairs_left * seconds_a_pair),
+            done, self.generations, own[-1]["diversity"], min(losses, default=math.nan),
+            format_seconds(seconds), format_seconds(seconds_left),
         )  # fmt: skip
-        self.generation += 1
+        self.generation = done
         self.pairs = []
         self.pairs_done = 0
-
-    def _save(self) -> None:
-        state = {
-            "generation": self.generation,
-            "pairs": self.pairs,
-            "pairs_done": self.pairs_done,
-            "learning": self.learning.state_dict(),
-            "weight_set": self.weight_set,
-            "history_length": self._history_length,
-        }
-        save_checkpoint(state, self.run.path / CHECKPOINT_FILE)
 
 
 def _json_number(value: float) -> float | None:

@@ -4,10 +4,11 @@ import math
 import os
 import shlex
 import sys
-import time
 from argparse import BooleanOptionalAction, Namespace
+from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
 from arguments import (
     ArgumentParser,
@@ -16,7 +17,7 @@ from arguments import (
     positive_int,
     probability,
 )
-from candidate import CandidateTrainer, SearchData, TrainingRecipe
+from candidate import CandidateTrainer, Outcome, SearchData, TrainingRecipe
 from checkpoint import save_checkpoint
 from dataset.image_set import (
     SET_NAMES,
@@ -25,12 +26,13 @@ from dataset.image_set import (
     load_image_set,
     set_augmentation,
 )
+from distributed import Processes, launched, local_rank
 from errors import UserError, run_script
-from genotypes import save_genotype
+from genotypes import genotype_from_dict, save_genotype
+from memory import keep_freed_memory, return_freed_memory
 from model_search import Supernet
-from progress import progress_bar
 from run_folder import RunFolder, parse_with_resume, write_json
-from search_progress import SearchProgress
+from search_progress import Pair, SearchProgress
 from seeds import derive_seed
 from slow_fast_learning import (
     SlowFastLearning,
@@ -41,40 +43,47 @@ from slow_fast_learning import (
 )
 from utils import choose_device, choose_precision
 
-CHANGEABLE_ON_RESUME = ("data", "data_device", "device", "gpu", "report_freq")
+CHANGEABLE_ON_RESUME = ("data", "data_device", "device", "gpu", "save_memory", "report_freq")
 
 
-def search(args: Namespace, run: RunFolder) -> None:
+def search(args: Namespace, run: RunFolder | None, processes: Processes) -> None:
     """Run the search to its end (Algorithm 1) and write what it found into the run folder."""
-    device = choose_device(args.device, args.gpu)
-    data = load_search_data(args, run, device)
+    data = load_search_data(args, run, processes.device)
     torch.manual_seed(args.seed)
-    supernet = Supernet(args.init_channels, data.train_set.num_classes, args.layers)
-    supernet.to(device, memory_format=torch.channels_last)
+    classes = data.train_set.num_classes
+    supernet = Supernet(args.init_channels, classes, args.layers, args.save_memory)
+    supernet.to(processes.device, memory_format=torch.channels_last)
     weight_set = supernet.state_dict()
-    precision = choose_precision(args.precision, device)
+    precision = choose_precision(args.precision, processes.device)
     trainer = CandidateTrainer(supernet, data, precision, args.report_freq)
     learning = SlowFastLearning(*search_bounds(), args.pop_size, args.seed)
-    progress = SearchProgress(run, args.epochs, learning, weight_set)
+    progress = SearchProgress(run, processes, args.epochs, learning, weight_set)
     if args.resume:
         progress.resume()
 
-    while not progress.finished:
+    def train_and_validate(pair: Pair) -> list[Outcome]:
         recipe = training_recipe(args, progress.generation)
-        for pair in progress.remaining_pairs():
-            started = time.monotonic()
-            genotypes = [decode(learning.positions[member]) for member in pair]
-            # Both see the same batches, so that they are compared on equal terms.
-            seed = derive_seed(args.seed, progress.generation, progress.pairs_done)
-            outcomes = [trainer.take_turn(genotype, recipe, seed) for genotype in genotypes]
-            slow, fast = slow_and_fast(pair, tuple(outcome.loss for outcome in outcomes))
-            if fast is not None:
-                learning.move(slow, fast)
-                weights = {member: o.weights for member, o in zip(pair, outcomes, strict=True)}
-                update_weight_set(weight_set, weights[fast], weights[slow])
-            progress.record_pair(pair, genotypes, outcomes, slow, time.monotonic() - started)
+        # Both see the same batches, so that they are compared on equal terms.
+        seed = derive_seed(args.seed, progress.generation, progress.pairs.index(pair))
+        genotypes = [decode(learning.positions[member]) for member in pair]
+        return [trainer.take_turn(genotype, recipe, seed) for genotype in genotypes]
 
-    choose_best(args, run, learning, trainer)
+    while not progress.finished:
+        # A round is one pair, as published; with several processes it is one for each of them.
+        for pairs in progress.remaining_rounds():
+            outcomes_of_pairs = processes.share_out(pairs, train_and_validate)
+            for pair, outcomes in zip(pairs, outcomes_of_pairs, strict=True):
+                slow, fast = slow_and_fast(pair, tuple(outcome.loss for outcome in outcomes))
+                if fast is not None:
+                    learning.move(slow, fast)
+                    weights = {m: o.weights for m, o in zip(pair, outcomes, strict=True)}
+                    update_weight_set(weight_set, weights[fast], weights[slow])
+                progress.record_pair(pair, outcomes, slow)
+            progress.save()
+
+    population = validate_population(learning, trainer, processes)
+    if run:
+        write_results(args, run, population, weight_set)
 
 
 def training_recipe(args: Namespace, generation: int) -> TrainingRecipe:
@@ -90,10 +99,10 @@ def training_recipe(args: Namespace, generation: int) -> TrainingRecipe:
     )
 
 
-def load_search_data(args: Namespace, run: RunFolder, device: torch.device) -> SearchData:
+def load_search_data(args: Namespace, run: RunFolder | None, device: torch.device) -> SearchData:
     """The training images, divided at random into a part to train and a part to validate on."""
     images = load_image_set(args.set, args.data, "train", args.image_size)
-    statistics = image_statistics(args.set, images, run.path / STATISTICS_FILE)
+    statistics = image_statistics(args.set, images, run.path / STATISTICS_FILE if run else None)
     train_count = int(len(images) * args.train_portion)
     if not 2 <= train_count < len(images):
         raise UserError(
@@ -114,22 +123,29 @@ def load_search_data(args: Namespace, run: RunFolder, device: torch.device) -> S
     )
 
 
-def choose_best(
-    args: Namespace, run: RunFolder, learning: SlowFastLearning, trainer: CandidateTrainer
-) -> None:
-    """Validate the final population with the final weight set, and write it and its best."""
-    population = []
-    for vector in progress_bar(learning.positions, "final validation", "network"):
-        genotype = decode(vector)
-        loss, accuracy = trainer.validate(genotype)
-        population.append(
-            {
-                "genotype": genotype._asdict(),
-                "vector": vector.tolist(),
-                "loss": loss if math.isfinite(loss) else None,
-                "accuracy": accuracy,
-            }
+def validate_population(
+    learning: SlowFastLearning, trainer: CandidateTrainer, processes: Processes
+) -> list[dict]:
+    """Every member of the final population, validated with the final weight set."""
+    genotypes = [decode(vector) for vector in learning.positions]
+    results = processes.share_out(genotypes, trainer.validate)
+    return [
+        {
+            "genotype": genotype._asdict(),
+            "vector": vector.tolist(),
+            "loss": loss if math.isfinite(loss) else None,
+            "accuracy": accuracy,
+        }
+        for genotype, vector, (loss, accuracy) in zip(
+            genotypes, learning.positions, results, strict=True
         )
+    ]
+
+
+def write_results(
+    args: Namespace, run: RunFolder, population: list[dict], weight_set: Mapping[str, Tensor]
+) -> None:
+    """Write the final population and its best into the run folder, and say what comes next."""
     finite = [member for member in population if member["loss"] is not None]
     if not finite:
         raise UserError(
@@ -137,10 +153,10 @@ def choose_best(
             "--learning_rate"
         )
     best = min(finite, key=lambda member: member["loss"])
-    genotype = decode(learning.positions[population.index(best)])
+    genotype = genotype_from_dict(best["genotype"])
     write_json(run.path / "population.json", population)
     save_genotype(genotype, run.path / "genotype.json")
-    save_checkpoint({"state_dict": trainer.supernet.state_dict()}, run.path / args.model_path)
+    save_checkpoint({"state_dict": weight_set}, run.path / args.model_path)
     run.log.info("best genotype: %s", genotype)
     run.log.info("its validation accuracy with the shared weights: %.2f %%", best["accuracy"])
     run.log.info("run folder: %s", run.path)
@@ -214,6 +230,12 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
         default="auto",
         help="auto: bf16 where the GPU has it",
     )
+    add(
+        "--save_memory",
+        action=BooleanOptionalAction,
+        default=False,
+        help="train in a third of the memory, for more time: same results",
+    )
     add("--report_freq", type=positive_int, default=50, help="log every so many training steps")
     add(
         "--save", default="runs/EXP", help="PATH/NAME: the run folder is PATH/search-NAME-DATE-TIME"
@@ -232,8 +254,15 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
 
 def main() -> None:
     args = parse_arguments()
-    run = RunFolder.for_run("search", args)
-    search(args, run)
+    device = choose_device(args.device, local_rank() if launched() else args.gpu)
+    if args.save_memory:
+        return_freed_memory()
+    else:
+        keep_freed_memory()
+    processes = Processes(device)
+    run = RunFolder.for_run("search", args) if processes.is_main else None
+    search(args, run, processes)
+    processes.close()
 
 
 if __name__ == "__main__":
