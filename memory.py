@@ -22,7 +22,7 @@ def keep_freed_memory() -> None:
     Training frees and asks for the same large tensors in every step; getting zeroed pages for them
     takes up to a third of the step. Does nothing where the C library is not glibc.
     """
-    _set_allocator({M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1})
+    set_allocator({M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1})
 
 
 def return_freed_memory() -> None:
@@ -30,7 +30,7 @@ def return_freed_memory() -> None:
 
     The process is never larger than what it uses, and slower. Does nothing without glibc.
     """
-    _set_allocator(
+    set_allocator(
         {
             M_MMAP_MAX: DEFAULT_MMAP_MAX,
             M_MMAP_THRESHOLD: MMAP_THRESHOLD,
@@ -39,7 +39,8 @@ def return_freed_memory() -> None:
     )
 
 
-def _set_allocator(options: dict[int, int]) -> None:
+def set_allocator(options: dict[int, int]) -> None:
+    """Set options of mallopt(3) by their numbers, and give all free memory back."""
     c_library = ctypes.CDLL(None)
     if not hasattr(c_library, "mallopt"):
         return

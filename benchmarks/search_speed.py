@@ -1,0 +1,542 @@
+"""How long a candidate's turn takes in the search, next to the plain way of doing it.
+
+The plain way builds a new supernet for each candidate and loads the weight set into it, feeds it
+by a DataLoader with torchvision's transforms and two workers, computes in float32 and the default
+layout, waits for the metrics in every step, and keeps the autograd graph while validating. The
+other rows are this project's search, whole and with one of its measures changed. All rows train
+and validate the same genotypes on the same images, in turns, in one process.
+"""
+
+import gc
+import os
+import platform
+import statistics
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from unittest import mock
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision import transforms
+
+from arguments import ArgumentParser, non_negative_int, positive_int
+from candidate import CandidateTrainer, SearchData, TrainingRecipe
+from dataset.image_set import (
+    SET_NAMES,
+    ImageSet,
+    image_statistics,
+    load_image_set,
+    set_augmentation,
+)
+from depthwise import DepthwiseConv2d
+from errors import UserError, run_script
+from genotypes import Genotype
+from memory import (
+    DEFAULT_MMAP_MAX,
+    M_MMAP_MAX,
+    M_MMAP_THRESHOLD,
+    M_TRIM_THRESHOLD,
+    keep_freed_memory,
+    return_freed_memory,
+    set_allocator,
+)
+from model_search import Supernet
+from slow_fast_learning import SlowFastLearning, decode, search_bounds, update_weight_set
+from utils import choose_device, choose_precision
+
+PHASES = ("build", "train", "validate", "update")
+
+RECIPE = TrainingRecipe(
+    learning_rate=0.1, momentum=0.9, weight_decay=3e-4, grad_clip=5.0, drop_path_prob=0.15
+)
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What our search does differently, each of which can be turned off (or on)."""
+
+    shared_supernet: bool = True
+    tensor_data: bool = True
+    channels_last: bool = True
+    depthwise: bool = True
+    inference_mode: bool = True
+    keep_freed_memory: bool = True
+    recompute: bool = False
+    bf16: bool = False
+
+
+@dataclass
+class Turn:
+    """Seconds of each phase of a candidate's turn, and the largest memory use in bytes."""
+
+    seconds: dict[str, float]
+    peak_memory: int
+
+    @property
+    def total(self) -> float:
+        return sum(self.seconds.values())
+
+
+class Stopwatch:
+    """Adds up the seconds of phases; waits for the GPU at both ends of each."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds = dict.fromkeys(PHASES, 0.0)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        self._synchronize()
+        started = time.perf_counter()
+        yield
+        self._synchronize()
+        self.seconds[name] += time.perf_counter() - started
+
+    def _synchronize(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+class PeakMemory:
+    """The largest resident memory of the process (CPU) or allocated memory (CUDA), from now on."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        else:
+            Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
+
+    def bytes(self) -> int:
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
+# The plain way.
+
+
+class Cutout:
+    """Sets one square of a normalised image (3, H, W) to zero."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __call__(self, image: Tensor) -> Tensor:
+        height, width = image.shape[1:]
+        y, x = torch.randint(height, ()).item(), torch.randint(width, ()).item()
+        half = self.length // 2
+        image[:, max(0, y - half) : y + half, max(0, x - half) : x + half] = 0.0
+        return image
+
+
+class PILImages(Dataset):
+    """An image set as torchvision's CIFAR-10 hands it out: each image by way of PIL."""
+
+    def __init__(self, image_set: ImageSet, transform: Callable) -> None:
+        self.pixels = image_set.images.cpu().permute(0, 2, 3, 1).contiguous().numpy()
+        self.labels = image_set.labels.tolist()
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.transform(Image.fromarray(self.pixels[index])), self.labels[index]
+
+
+class LoadedData:
+    """The images of `data` through DataLoaders; in place of `SearchData`."""
+
+    def __init__(self, data: SearchData) -> None:
+        self.device = data.device
+        self.steps = data.steps
+        normalize = [
+            transforms.ToTensor(),
+            transforms.Normalize(data.statistics.mean, data.statistics.std),
+        ]
+        augmentation = data.augmentation
+        size = data.train_set.images.shape[-1]
+        random_transforms = [transforms.RandomCrop(size, padding=augmentation.crop_padding)]
+        if augmentation.flip:
+            random_transforms.append(transforms.RandomHorizontalFlip())
+        cutout = [Cutout(augmentation.cutout_length)] if augmentation.cutout_length else []
+        options = {
+            "batch_size": data.batch_size,
+            "num_workers": 2,
+            "pin_memory": data.device.type == "cuda",
+        }
+        self.train_loader = DataLoader(
+            PILImages(
+                data.train_set, transforms.Compose([*random_transforms, *normalize, *cutout])
+            ),
+            shuffle=True,
+            **options,
+        )
+        self.validation_loader = DataLoader(
+            PILImages(data.validation_set, transforms.Compose(normalize)), **options
+        )
+
+    def training_batches(self, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+        torch.manual_seed(seed)
+        return self._on_device(self.train_loader)
+
+    def validation_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return self._on_device(self.validation_loader)
+
+    def _on_device(self, loader: DataLoader) -> Iterator[tuple[Tensor, Tensor]]:
+        for images, labels in loader:
+            yield (
+                images.to(self.device, non_blocking=True),
+                labels.to(self.device, non_blocking=True),
+            )
+
+
+def plain_convolutions() -> AbstractContextManager:
+    """A context in which depthwise convolutions are PyTorch's own."""
+    return mock.patch.object(DepthwiseConv2d, "forward", nn.Conv2d.forward)
+
+
+def plain_turn(
+    genotype: Genotype,
+    data: LoadedData,
+    weight_set: dict[str, Tensor],
+    make_supernet: Callable[[], Supernet],
+    watch: Stopwatch,
+) -> None:
+    """A candidate's turn as a straightforward script does it."""
+    with watch.phase("build"):
+        supernet = make_supernet()
+        supernet.load_state_dict(weight_set)
+        supernet.to(data.device)
+        supernet.drop_path_prob = RECIPE.drop_path_prob
+        arch_info = supernet.arch_info(genotype)
+        optimizer = torch.optim.SGD(
+            supernet.parameters(),
+            RECIPE.learning_rate,
+            RECIPE.momentum,
+            weight_decay=RECIPE.weight_decay,
+        )
+    with watch.phase("train"):
+        supernet.train()
+        total, correct = 0.0, 0
+        for images, labels in data.training_batches(seed=0):
+            optimizer.zero_grad()
+            logits = supernet(images, arch_info)
+            loss = F.cross_entropy(logits, labels)
+            loss.backward()
+            nn.utils.clip_grad_norm_(supernet.parameters(), RECIPE.grad_clip)
+            optimizer.step()
+            total += loss.item() * len(labels)
+            correct += (logits.argmax(dim=1) == labels).sum().item()
+    with watch.phase("validate"):
+        supernet.eval()
+        for images, labels in data.validation_batches():
+            logits = supernet(images, arch_info)
+            loss = F.cross_entropy(logits, labels)
+            total += loss.item() * len(labels)
+            correct += (logits.argmax(dim=1) == labels).sum().item()
+    with watch.phase("update"):
+        trained = supernet.state_dict()
+        for name in weight_set:
+            if (
+                "._ops." not in name
+                or int(name.split(".")[3]) in arch_info[int(name.split(".")[1])]
+            ):
+                weight_set[name].copy_(trained[name])
+
+
+# Our way.
+
+
+def our_turn(
+    genotype: Genotype,
+    data: SearchData | LoadedData,
+    supernet: Supernet,
+    make_supernet: Callable[[], Supernet],
+    measures: Measures,
+    watch: Stopwatch,
+) -> None:
+    """A candidate's turn as train_search.py takes it, less the measures that are turned off."""
+    device = data.device
+    with watch.phase("build"):
+        if not measures.shared_supernet:
+            weight_set = supernet.state_dict()
+            supernet = make_supernet()
+            supernet.load_state_dict(weight_set)
+            supernet.to(device)
+        memory_format = torch.channels_last if measures.channels_last else torch.contiguous_format
+        supernet.to(memory_format=memory_format)
+        supernet.recompute = measures.recompute
+        in_layout = supernet.register_forward_pre_hook(
+            lambda _, inputs: (inputs[0].contiguous(memory_format=memory_format), *inputs[1:])
+        )
+    precision = choose_precision("bf16" if measures.bf16 else "fp32", device)
+    trainer = TimedTrainer(supernet, data, precision, 10**9, watch)
+    graph = (
+        nullcontext()
+        if measures.inference_mode
+        else mock.patch("torch.inference_mode", nullcontext)
+    )
+    convolutions = nullcontext() if measures.depthwise else plain_convolutions()
+    with graph, convolutions, watch.phase("update"):
+        outcome = trainer.take_turn(genotype, RECIPE, seed=0)
+        update_weight_set(supernet.state_dict(), outcome.weights, None)
+    # What the turn spent outside training and validation: copies of the weights.
+    watch.seconds["update"] -= watch.seconds["train"] + watch.seconds["validate"]
+    in_layout.remove()
+
+
+class TimedTrainer(CandidateTrainer):
+    """The search's own trainer, with a stopwatch."""
+
+    def __init__(self, *args: object) -> None:
+        *own, self.watch = args
+        super().__init__(*own)
+
+    def train(self, *args: object) -> None:
+        with self.watch.phase("train"):
+            super().train(*args)
+
+    def validate(self, *args: object) -> tuple[float, float]:
+        with self.watch.phase("validate"):
+            return super().validate(*args)
+
+
+def default_allocator() -> None:
+    """glibc's defaults, at the values that its adaptive thresholds reach with large tensors."""
+    set_allocator({M_MMAP_MAX: DEFAULT_MMAP_MAX, M_MMAP_THRESHOLD: 2**25, M_TRIM_THRESHOLD: 2**26})
+
+
+# What is compared.
+
+OURS = Measures()
+
+VARIANTS = {
+    "ours": OURS,
+    "- shared supernet": replace(OURS, shared_supernet=False),
+    "- images as a tensor": replace(OURS, tensor_data=False),
+    "- channels last": replace(OURS, channels_last=False),
+    "- depthwise gradients": replace(OURS, depthwise=False),
+    "- inference mode": replace(OURS, inference_mode=False),
+    "- keeping freed memory": replace(OURS, keep_freed_memory=False),
+    "+ recomputed cells": replace(OURS, recompute=True),
+    "--save_memory": replace(OURS, recompute=True, keep_freed_memory=False),
+    "+ bf16": replace(OURS, bf16=True),
+}
+"""Rows of the table under the plain way: ours, and ours with one measure changed."""
+
+
+class Comparison:
+    """The plain way and ours on the same images, genotypes and first weights."""
+
+    def __init__(self, args: Namespace) -> None:
+        self.device = choose_device(args.device, args.gpu)
+        self.data = load_data(args, self.device)
+        self.loaded_data = LoadedData(self.data)
+
+        def make_supernet() -> Supernet:
+            return Supernet(args.init_channels, self.data.train_set.num_classes, args.layers)
+
+        self.make_supernet = make_supernet
+        torch.manual_seed(args.seed)
+        self.first_weights = {
+            name: tensor.clone()
+            for name, tensor in make_supernet().to(self.device).state_dict().items()
+        }
+        population = SlowFastLearning(*search_bounds(), 2 * args.genotypes, args.seed)
+        self.genotypes = [decode(vector) for vector in population.positions[: args.genotypes]]
+
+    def take_turn(self, measures: Measures | None, genotype: Genotype) -> Turn:
+        """A turn of our search, or of the plain way if `measures` is None."""
+        weight_set = {name: tensor.clone() for name, tensor in self.first_weights.items()}
+        watch = Stopwatch(self.device)
+        gc.collect()
+        if measures is None:
+            default_allocator()
+            peak = PeakMemory(self.device)
+            with plain_convolutions():
+                plain_turn(genotype, self.loaded_data, weight_set, self.make_supernet, watch)
+        else:
+            supernet = self.make_supernet().to(self.device)
+            supernet.load_state_dict(weight_set)
+            keep_freed_memory() if measures.keep_freed_memory else return_freed_memory()
+            peak = PeakMemory(self.device)
+            data = self.data if measures.tensor_data else self.loaded_data
+            our_turn(genotype, data, supernet, self.make_supernet, measures, watch)
+        return Turn(watch.seconds, peak.bytes())
+
+
+def load_data(args: Namespace, device: torch.device) -> SearchData:
+    """`--images` images to train and as many others to validate on."""
+    images = load_image_set(args.set, args.data, "train", args.image_size)
+    if len(images) < 2 * args.images:
+        raise UserError(
+            f"--images {args.images}: twice as many are needed; there are {len(images)}"
+        )
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(args.seed))
+    size = images.images.shape[-1]
+    kept = images.to(device)
+    return SearchData(
+        train_set=kept.subset(order[: args.images]),
+        validation_set=kept.subset(order[args.images : 2 * args.images]),
+        augmentation=set_augmentation(args.set, size, cutout_length=size // 2),
+        statistics=image_statistics(args.set, images),
+        batch_size=args.batch_size,
+        device=device,
+    )
+
+
+# The hardware's limits.
+
+
+class Traffic(TorchDispatchMode):
+    """Adds up the bytes of all tensors that operations read and write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if not func.is_view:
+            for value in torch.utils._pytree.tree_leaves((args, kwargs, result)):
+                if isinstance(value, Tensor):
+                    self.bytes += value.nbytes
+        return result
+
+
+def print_limits(comparison: Comparison, seconds_training: float, dtype: torch.dtype) -> None:
+    """Compare the training of a candidate with what the device could do at best."""
+    device = comparison.device
+    supernet = comparison.make_supernet().to(device, memory_format=torch.channels_last)
+    arch_info = supernet.arch_info(comparison.genotypes[0])
+    images, labels = next(iter(comparison.data.training_batches(seed=0)))
+    with torch.no_grad(), FlopCounterMode(display=False) as flops:
+        supernet(images, arch_info)
+    with Traffic() as traffic:
+        F.cross_entropy(supernet(images, arch_info), labels).backward()
+    steps = len(comparison.data.train_set) / len(images)
+    multiply_adds = 3 * steps * flops.get_total_flops() / 2
+    matrix = torch.randn(4096, 4096, device=device, dtype=dtype)
+    matrix_rate = 2 * 4096**3 / median_seconds(lambda: matrix @ matrix, device)
+    block = torch.empty(2**28, dtype=torch.uint8, device=device)
+    bandwidth = 2 * block.nbytes / median_seconds(lambda: block.clone(), device)
+    compute = 2 * multiply_adds / matrix_rate
+    moved = steps * traffic.bytes
+    memory = moved / bandwidth
+    print(
+        f"\nThe hardware's limit for training the first genotype:\n"
+        f"  arithmetic: {multiply_adds / 1e9:.1f} G multiply-adds at the "
+        f"{matrix_rate / 1e9:.0f} GFLOP/s of a matrix product: {compute:.2f} s\n"
+        f"  memory: {moved / 2**30:.1f} GiB read and written by the operations at the "
+        f"{bandwidth / 2**30:.1f} GiB/s of a copy: {memory:.2f} s\n"
+        f"  ours: {seconds_training:.2f} s, {seconds_training / max(compute, memory):.1f} times "
+        "the larger of the two"
+    )
+
+
+def median_seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Median over five runs, after one that is not counted."""
+    seconds = []
+    for _ in range(6):
+        watch = Stopwatch(device)
+        with watch.phase("train"):
+            work()
+        seconds.append(watch.seconds["train"])
+    return statistics.median(seconds[1:])
+
+
+# The table.
+
+
+def hardware_name(device: torch.device) -> str:
+    """The GPU's name, or the CPU's with its number of cores."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            name = line.split(":")[1].strip()
+    return f"{os.cpu_count()} cores of {name}"
+
+
+def print_table(turns: dict[str, list[Turn]], images: int) -> None:
+    """A row for each way of doing it: medians over its turns, and how the plain way compares."""
+    plain = turns["plain"]
+    heads = (*PHASES, "turn", "images/s", "peak MiB", "faster", "smaller")
+    print(f"{'seconds':24}" + "".join(f"{head:>10}" for head in heads))
+    for name, own in turns.items():
+        cells = [
+            f"{statistics.median(turn.seconds[phase] for turn in own):.2f}" for phase in PHASES
+        ]
+        total = statistics.median(turn.total for turn in own)
+        cells += [f"{total:.2f}", f"{2 * images / total:.0f}"]
+        cells += [f"{max(turn.peak_memory for turn in own) / 2**20:.0f}"]
+        cells += [
+            f"{statistics.median(p.total / o.total for p, o in zip(plain, own, strict=True)):.2f}x"
+        ]
+        cells += [f"{max(t.peak_memory for t in plain) / max(t.peak_memory for t in own):.2f}x"]
+        print(f"{name:24}" + "".join(f"{cell:>10}" for cell in cells), flush=True)
+
+
+def parse_arguments(argv: list[str] | None = None) -> Namespace:
+    parser = ArgumentParser(__doc__)
+    add = parser.add_argument
+    add("--set", choices=SET_NAMES, default="cifar10", help="image set")
+    add("--data", default="./data", help="folder of the image set")
+    add("--image_size", type=positive_int, help="size that images of --set folder get (default 32)")
+    add("--images", type=positive_int, default=1024, help="to train on, and as many to validate on")
+    add("--batch_size", type=positive_int, default=256, help="images of a step")
+    add("--init_channels", type=positive_int, default=16, help="channels of the first cells")
+    add("--layers", type=positive_int, default=8, help="number of cells")
+    add("--genotypes", type=positive_int, default=3, help="random candidates")
+    add(
+        "--rows",
+        nargs="+",
+        choices=VARIANTS,
+        default=list(VARIANTS),
+        help="rows beside the plain way",
+    )
+    add("--seed", type=non_negative_int, default=7, help="of all random numbers")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="what to compute on")
+    add("--gpu", type=non_negative_int, default=0, help="number of the GPU")
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    args = parse_arguments()
+    comparison = Comparison(args)
+    print(
+        f"{hardware_name(comparison.device)}, PyTorch {torch.__version__}\n"
+        f"{args.images} + {args.images} images of {args.set}, {args.init_channels} channels, "
+        f"{args.layers} cells, batch {args.batch_size}, {args.genotypes} genotypes"
+    )
+    rows = {"plain": None} | {name: VARIANTS[name] for name in args.rows}
+    turns: dict[str, list[Turn]] = {name: [] for name in rows}
+    comparison.take_turn(OURS, comparison.genotypes[0])  # once, so that nothing is timed cold
+    for genotype in comparison.genotypes:
+        for name, measures in rows.items():
+            turns[name].append(comparison.take_turn(measures, genotype))
+            print(f"{name}: {turns[name][-1].total:.2f} s", file=sys.stderr, flush=True)
+    print_table(turns, args.images)
+    ours = turns.get("ours")
+    if ours:
+        print_limits(comparison, ours[0].seconds["train"], torch.float32)
+
+
+if __name__ == "__main__":
+    run_script(main)
