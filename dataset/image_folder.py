@@ -10,6 +10,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from dataset.decoding import UNREADABLE, to_rgb
 from errors import UserError
 from progress import progress_bar
 
@@ -67,12 +68,10 @@ def class_folders(folder: Path) -> list[str]:
         UserError: it is not a folder or has no class folders.
     """
     if not folder.is_dir():
-        raise UserError(f"--data: {folder} is not a folder; it should hold one folder for a class")
+        raise UserError(f"{folder} is not a folder; it should hold one folder for a class")
     names = sorted(entry.name for entry in folder.iterdir() if _is_visible_folder(entry))
     if not names:
-        raise UserError(
-            f"--data: {folder} has no class folders; its images go into {folder}/<class>/"
-        )
+        raise UserError(f"{folder} has no class folders; its images go into {folder}/<class>/")
     return names
 
 
@@ -89,12 +88,9 @@ def decode_image(file: Path, image_size: int) -> np.ndarray:
     """
     try:
         with Image.open(file) as image:
-            # A palette with transparency goes by way of RGBA, as Pillow advises.
-            if image.mode == "P" and "transparency" in image.info:
-                image = image.convert("RGBA")
             size = (image_size, image_size)
-            return np.asarray(ImageOps.fit(image.convert("RGB"), size, Image.Resampling.BILINEAR))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            return np.asarray(ImageOps.fit(to_rgb(image), size, Image.Resampling.BILINEAR))
+    except UNREADABLE as error:
         raise UserError(
             f"{file}: not an image that can be read ({error}); mend or remove it"
         ) from None

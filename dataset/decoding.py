@@ -1,0 +1,105 @@
+"""Decoding a part of an encoded image straight to the size that the network takes."""
+
+import io
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+"""What Pillow raises for a file that is not an image, or a damaged one."""
+
+CROP_RATIO = (3 / 4, 4 / 3)
+"""Smallest and largest width over height of a random crop."""
+
+CROP_ATTEMPTS = 10
+"""So many crops are tried before the largest one in the middle is taken."""
+
+
+class Box(NamedTuple):
+    """A rectangle in an image's pixels; parts of pixels are allowed."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+Crop = Callable[[int, int], Box]
+"""What to cut out of an image, given its width and height."""
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The image in RGB; a palette with transparency by way of RGBA, as Pillow advises."""
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def decode_crop(encoded: bytes, crop: Crop, image_size: int, reduced: bool) -> np.ndarray:
+    """Decode an image and resize a part of it, bilinear and antialiased.
+
+    Args:
+        encoded: a JPEG, or any other file that Pillow reads.
+        crop: gives the part of the image to take.
+        image_size: height and width of the result.
+        reduced: whether a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, where `crop` still
+            has `image_size` pixels on each side. Faster; pixels differ slightly.
+
+    Returns:
+        uint8 RGB (image_size, image_size, 3).
+
+    Raises:
+        UNREADABLE: Pillow cannot read it.
+    """
+    with Image.open(io.BytesIO(encoded)) as image:
+        box = crop(*image.size)
+        divisor = 1
+        while reduced and divisor < 8 and min(box[2:]) >= 2 * divisor * image_size:
+            divisor *= 2
+        if divisor > 1:
+            before = image.size
+            image.draft(None, (image.width // divisor, image.height // divisor))
+            if image.size == before:  # not a JPEG
+                divisor = 1
+        # Grey images stay grey until they are small.
+        source = image if image.mode == "L" else to_rgb(image)
+        left, top, width, height = (side / divisor for side in box)
+        resized = source.resize(
+            (image_size, image_size),
+            Image.Resampling.BILINEAR,
+            (left, top, min(left + width, source.width), min(top + height, source.height)),
+        )
+        return np.asarray(to_rgb(resized))
+
+
+def random_crop_box(width: int, height: int, draws: np.ndarray, scale: tuple[float, float]) -> Box:
+    """A part of random area and shape (Szegedy et al., 2015, arXiv:1409.4842, section 6).
+
+    Args:
+        draws: uniform in [0, 1), (CROP_ATTEMPTS, 4): for each attempt area, shape, left, top.
+        scale: smallest and largest area, as a part of the image's.
+    """
+    smallest, largest = (math.log(ratio) for ratio in CROP_RATIO)
+    for area_draw, ratio_draw, left_draw, top_draw in draws.tolist():
+        area = width * height * (scale[0] + (scale[1] - scale[0]) * area_draw)
+        ratio = math.exp(smallest + (largest - smallest) * ratio_draw)
+        crop_width, crop_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            left = int(left_draw * (width - crop_width + 1))
+            top = int(top_draw * (height - crop_height + 1))
+            return Box(left, top, crop_width, crop_height)
+    crop_width = min(width, round(height * CROP_RATIO[1]))
+    crop_height = min(height, round(width / CROP_RATIO[0]))
+    return Box((width - crop_width) // 2, (height - crop_height) // 2, crop_width, crop_height)
+
+
+def center_crop_box(width: int, height: int, image_size: int, resize: int) -> Box:
+    """The middle square of `image_size` pixels after the shorter side is resized to `resize`."""
+    short = min(width, height)
+    new_width, new_height = (int(resize * side / short) for side in (width, height))
+    left, top = (round((side - image_size) / 2) for side in (new_width, new_height))
+    across, down = width / new_width, height / new_height
+    return Box(left * across, top * down, image_size * across, image_size * down)

@@ -1,0 +1,268 @@
+"""Write the images of a list into an LMDB.
+
+The image files' bytes are stored as they are, unless --image_size asks for a resize. Stopped
+half-way and run again, it goes on where it was. The list of what the LMDB holds is put beside it.
+"""
+
+import argparse
+import hashlib
+import io
+import json
+import os
+import sys
+from argparse import Namespace
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+if __name__ == "__main__":  # run as dataset/img2lmdb.py: the root is not on the path
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import lmdb
+from PIL import Image
+
+from dataset.decoding import UNREADABLE, to_rgb
+from dataset.image_list import (
+    SPLITS,
+    labels_in,
+    labels_of_keys,
+    list_file,
+    read_list,
+    write_list,
+)
+from dataset.lmdb_set import decode_value, encode_value, is_lmdb, keys_in, open_to_read
+from errors import UserError, run_script
+from progress import progress_bar
+from run_folder import write_json
+
+STATE_FILE = "img2lmdb.json"
+
+BATCH_SIZE = 256
+"""Images in a commit, and the most that are held in memory beside it."""
+
+INITIAL_MAP_BYTES = 1 << 26
+
+QUALITY = 95
+"""Of the JPEGs that --image_size makes."""
+
+
+def write_lmdb(args: Namespace) -> None:
+    """Write the LMDB of a split, or the rest of it, and read all of it back."""
+    source = list_file(args.list_path, args.split)
+    target = list_file(args.output_path, args.split)
+    folder = Path(args.output_path) / args.split
+    keys = read_list(source)
+    labels = labels_of_keys(keys, labels_in(args.list_path, args.split), f"list {source}")
+    label_of = dict(zip(keys, labels, strict=True))
+    _check_target(source, target, keys, args.skip_bad)
+    try:
+        state = _begin(folder, label_of, args.image_size)
+        was_complete = state["complete"]
+        if not was_complete:
+            state["skipped"] = _write_missing(folder, label_of, args)
+        kept = [key for key in keys if key not in state["skipped"]]
+        if not kept:
+            raise UserError(f"list {source}: none of its images can be decoded")
+        _read_back(folder, {key: label_of[key] for key in kept})
+        write_list(target, kept)
+        _report_skipped(Path(args.output_path) / f"{args.split}_skipped.txt", state["skipped"])
+        write_json(folder / STATE_FILE, state | {"complete": True})
+    except (OSError, lmdb.Error) as error:
+        raise UserError(f"{folder}: cannot be written or read ({error})") from None
+    done = "was complete already" if was_complete else "written"
+    print(f"{folder}: {done}, {len(kept)} images, all read back")
+
+
+def _check_target(source: Path, target: Path, keys: list[str], skip_bad: bool) -> None:
+    """Find out before the work that the list of what was written can be put beside it."""
+    if not target.exists():
+        return
+    if skip_bad and target.samefile(source):
+        raise UserError(
+            f"--skip_bad: the list of what it keeps would overwrite {source}; choose another "
+            "--output_path than --list_path"
+        )
+    if not skip_bad and not set(read_list(target)) <= set(keys):
+        raise UserError(
+            f"list {target}: there already, with other keys than {source}; it is never "
+            "overwritten, so move it away or choose another --output_path"
+        )
+
+
+def _begin(folder: Path, label_of: dict[str, int], image_size: int | None) -> dict:
+    """The state kept beside the LMDB, which says what it is being written from.
+
+    Raises:
+        UserError: another LMDB is there.
+    """
+    lines = "".join(f"{key} {label}\n" for key, label in label_of.items())
+    origin = {
+        "list_sha256": hashlib.sha256(lines.encode()).hexdigest(),
+        "image_size": image_size,
+    }
+    path = folder / STATE_FILE
+    if path.exists():
+        state = json.loads(path.read_text(encoding="utf-8"))
+        for name, value in origin.items():
+            if state[name] != value:
+                what = "--image_size" if name == "image_size" else "list"
+                raise UserError(
+                    f"{folder}: was begun with another {what}; remove it or choose another "
+                    "--output_path"
+                )
+        return state
+    if is_lmdb(folder):
+        raise UserError(
+            f"{folder}: holds an LMDB that this script did not write; choose another --output_path"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    state = origin | {"complete": False, "skipped": {}}
+    write_json(path, state)
+    return state
+
+
+def _write_missing(folder: Path, label_of: dict[str, int], args: Namespace) -> dict[str, str]:
+    """Write the images that the LMDB has not yet; returns those left out, each with the reason."""
+    environment = lmdb.open(str(folder), map_size=INITIAL_MAP_BYTES, readahead=False)
+    present = {key.decode("ascii") for key in keys_in(environment)}
+    remaining = [key for key in label_of if key not in present]
+    skipped = {}
+    batch = []
+    root = Path(args.image_path) / args.split
+    with environment, ThreadPoolExecutor(args.workers) as pool:
+        loaded = _load_ahead(pool, root, remaining, args.image_size)
+        for key, image, reason in progress_bar(
+            loaded, f"writing {args.split}", "images", len(label_of), len(present)
+        ):
+            if reason is None:
+                batch.append((key.encode("ascii"), encode_value(image, label_of[key])))
+            elif args.skip_bad:
+                skipped[key] = reason
+            else:
+                raise UserError(
+                    f"{root / key}: cannot be decoded ({reason}); mend it, or leave such images "
+                    "out with --skip_bad"
+                )
+            if len(batch) == BATCH_SIZE:
+                _commit(environment, batch)
+                batch = []
+        _commit(environment, batch)
+    return skipped
+
+
+def _load_ahead(
+    pool: ThreadPoolExecutor, root: Path, keys: Iterable[str], image_size: int | None
+) -> Iterator[tuple[str, bytes, str | None]]:
+    """Each key's image in order, loaded by `pool`, a batch ahead at most."""
+    pending: deque[Future] = deque()
+    for key in keys:
+        pending.append(pool.submit(_load, root, key, image_size))
+        if len(pending) == BATCH_SIZE:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
+
+
+def _load(root: Path, key: str, image_size: int | None) -> tuple[str, bytes, str | None]:
+    """The key, its image's bytes as they are stored, and why it cannot be decoded, or None.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    try:
+        encoded = (root / key).read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"{root / key}: {error.strerror}; check --image_path and the list"
+        ) from None
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            image.load()
+            return key, encoded if image_size is None else _resized(image, image_size), None
+    except UNREADABLE as error:
+        return key, b"", str(error)
+
+
+def _resized(image: Image.Image, image_size: int) -> bytes:
+    """A JPEG of the image, its shorter side `image_size` pixels."""
+    scale = image_size / min(image.size)
+    size = tuple(max(1, round(side * scale)) for side in image.size)
+    kept = image if image.mode == "L" else to_rgb(image)
+    file = io.BytesIO()
+    kept.resize(size, Image.Resampling.BILINEAR).save(file, "JPEG", quality=QUALITY)
+    return file.getvalue()
+
+
+def _commit(environment: lmdb.Environment, batch: list[tuple[bytes, bytes]]) -> None:
+    """Write `batch` in one transaction, with a larger map if it does not fit."""
+    while True:
+        try:
+            with environment.begin(write=True) as transaction:
+                for key, value in batch:
+                    transaction.put(key, value)
+            return
+        except lmdb.MapFullError:
+            environment.set_mapsize(2 * environment.info()["map_size"])
+
+
+def _read_back(folder: Path, label_of: dict[str, int]) -> None:
+    """Read every key: its value is whole, its label right, its image one that can be opened.
+
+    Raises:
+        UserError: it is not so; names the key.
+    """
+    with open_to_read(folder) as environment, environment.begin(buffers=True) as transaction:
+        for key, label in progress_bar(label_of.items(), "reading back", "images"):
+            value = transaction.get(key.encode("ascii"))
+            try:
+                if value is None:
+                    raise ValueError("it is missing")
+                image, found = decode_value(value)
+                if found != label:
+                    raise ValueError(f"its label is {found}, not {label}")
+                Image.open(io.BytesIO(image)).close()
+            except UNREADABLE as error:
+                raise UserError(
+                    f"{folder}: {key} does not read back ({error}); remove the folder and write "
+                    "it anew"
+                ) from None
+        extra = environment.stat()["entries"] - len(label_of)
+    if extra:
+        raise UserError(f"{folder}: has {extra} keys more than the list; write it anew")
+
+
+def _report_skipped(path: Path, skipped: dict[str, str]) -> None:
+    if not skipped:
+        return
+    path.write_text("".join(f"{key}\t{reason}\n" for key, reason in skipped.items()), "utf-8")
+    for key, reason in skipped.items():
+        print(f"left out: {key} ({reason})", file=sys.stderr)
+    print(f"left out: {len(skipped)} images, listed in {path}", file=sys.stderr)
+
+
+def parse_arguments(argv: list[str] | None = None) -> Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("--image_path", required=True, metavar="DIR", help="folder with train/ and val/")
+    add("--list_path", required=True, metavar="DIR", help="folder of the lists")
+    add("--output_path", required=True, metavar="DIR", help="folder for DIR/train or DIR/val")
+    add("--split", choices=SPLITS, required=True)
+    add("--image_size", type=int, metavar="N", help="resize the shorter side to N pixels")
+    add("--workers", type=int, default=os.cpu_count(), help="images decoded at a time")
+    add("--skip_bad", action="store_true", help="leave out images that cannot be decoded")
+    args = parser.parse_args(argv)
+    for name in ("image_size", "workers"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name} {value}: must be at least 1")
+    return args
+
+
+def main() -> None:
+    write_lmdb(parse_arguments())
+
+
+if __name__ == "__main__":
+    run_script(main)
