@@ -125,10 +125,16 @@ def fit(
         description: of the network, by `describe_network`, and what a test script needs
             beside.
         learning_rate: of an epoch, from 0.
+        label_smoothing: of both heads' cross-entropy in training.
 
     Raises:
-        UserError: the loss became infinite or NaN.
+        UserError: there are too few images for the processes, or the loss became infinite or NaN.
     """
+    if not data.steps or args.batch_size < 2 * processes.size:
+        raise UserError(
+            f"--batch_size {args.batch_size}: batch norm needs two images or more for each process "
+            f"({processes.size}) in a batch; use a larger batch, more images or fewer processes"
+        )
     torch.manual_seed(args.seed)
     network = build_network(description)
     network.to(processes.device, memory_format=torch.channels_last)

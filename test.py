@@ -16,8 +16,8 @@ from dataset.image_set import (
 from distributed import Processes
 from engine import evaluate
 from errors import UserError, run_script
-from trained_network import add_network_arguments, load_trained_network
-from utils import choose_device, choose_precision, multiply_adds, parameter_count
+from trained_network import add_network_arguments, load_trained_network, print_size
+from utils import choose_device, choose_precision
 
 
 def parse_arguments(argv: list[str] | None = None) -> Namespace:
@@ -73,9 +73,7 @@ def test(args: Namespace) -> None:
     print(f"error rate      {100 - result['top1']:.2f} %")
     print(f"top-1 accuracy  {result['top1']:.2f} %")
     print(f"top-5 accuracy  {result['top5']:.2f} %")
-    print(f"parameters      {parameter_count(network) / 1e6:.2f} M")
-    size = test_set.images.shape[-1]
-    print(f"multiply-adds   {multiply_adds(network, size) / 1e6:.1f} M at {size}×{size}")
+    print_size(network, test_set.images.shape[-1])
 
 
 def main() -> None:

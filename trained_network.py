@@ -12,6 +12,7 @@ from checkpoint import load_checkpoint, load_weights, published_state_dict
 from errors import UserError
 from genotypes import Genotype, genotype_from_dict, resolve_genotype
 from model import NetworkCIFAR, NetworkImageNet
+from utils import multiply_adds, parameter_count
 
 NETWORKS = {"cifar": NetworkCIFAR, "imagenet": NetworkImageNet}
 
@@ -111,3 +112,10 @@ def load_trained_network(
         raise UserError(f"checkpoint {path}: does not describe a network ({error})") from None
     load_weights(network, state, path)
     return network.eval(), description
+
+
+def print_size(network: nn.Module, image_size: int) -> None:
+    """Print a network's parameters and its multiply-adds for an image of `image_size` pixels."""
+    print(f"parameters      {parameter_count(network) / 1e6:.2f} M")
+    adds = multiply_adds(network, image_size)
+    print(f"multiply-adds   {adds / 1e6:.1f} M at {image_size}×{image_size}")

@@ -1,9 +1,10 @@
 """Augmentation of whole batches on the device that holds them.
 
-Every function draws its random numbers from the generator it is given, which must live on the
-images' device.
+A function that draws random numbers does so from the generator it is given, which must live on
+the images' device.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -41,7 +42,7 @@ def augment(
 
 
 def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """uint8 (N, 3, H, W) to float32: scaled to [0, 1], less `mean`, over `std`, each (3,).
+    """Pixels of 0 to 255, (N, 3, H, W), to float32: in [0, 1], less `mean`, over `std`, (3,).
 
     The result is laid out channels last, which convolutions are fastest in.
     """
@@ -64,6 +65,11 @@ def random_crop(images: Tensor, padding: int, generator: Generator) -> Tensor:
 def random_flip(images: Tensor, generator: Generator) -> Tensor:
     """Mirror each image left to right with probability 1/2."""
     flipped = torch.rand(len(images), generator=generator, device=images.device) < 0.5
+    return flip(images, flipped)
+
+
+def flip(images: Tensor, flipped: Tensor) -> Tensor:
+    """Mirror those images left to right that `flipped`, bool (N,), says."""
     return torch.where(flipped.view(-1, 1, 1, 1), images.flip(3), images)
 
 
@@ -87,3 +93,55 @@ def _within_square(
     centre = torch.randint(size, (count, 1), generator=generator, device=device)
     offset = torch.arange(size, device=device) - centre
     return (offset >= -(length // 2)) & (offset < length // 2)
+
+
+def color_jitter(images: Tensor, changes: Tensor, order: Sequence[int]) -> Tensor:
+    """Change brightness, contrast, saturation and hue, by another amount for each image.
+
+    Args:
+        images: float (N, 3, H, W), pixels of 0 to 255.
+        changes: float (N, 4): the factors of the first three, 1 for no change, and the shift of
+            the hue in turns, 0 for no change.
+        order: which of the four comes first, second, ...: a permutation of 0 to 3.
+    """
+    steps = (_change_brightness, _change_contrast, _change_saturation, _change_hue)
+    for step in order:
+        images = steps[step](images, changes[:, step].view(-1, 1, 1, 1))
+    return images
+
+
+def _change_brightness(images: Tensor, factor: Tensor) -> Tensor:
+    return (images * factor).clamp(0, 255)
+
+
+def _change_contrast(images: Tensor, factor: Tensor) -> Tensor:
+    mean = _grey(images).mean(dim=(2, 3), keepdim=True)
+    return torch.lerp(mean, images, factor).clamp(0, 255)
+
+
+def _change_saturation(images: Tensor, factor: Tensor) -> Tensor:
+    return torch.lerp(_grey(images), images, factor).clamp(0, 255)
+
+
+def _grey(images: Tensor) -> Tensor:
+    """Luma by ITU-R BT.601, (N, 1, H, W)."""
+    red, green, blue = images.split(1, dim=1)
+    return 0.299 * red + 0.587 * green + 0.114 * blue
+
+
+def _change_hue(images: Tensor, shift: Tensor) -> Tensor:
+    """By way of hue, saturation and value (Smith, 1978), the hue in sixths of a turn."""
+    red, green, blue = images.split(1, dim=1)
+    value = images.amax(dim=1, keepdim=True)
+    chroma = value - images.amin(dim=1, keepdim=True)
+    divisor = chroma.clamp(min=1e-6)  # grey has no hue; any will do
+    hue = torch.where(
+        value == red,
+        (green - blue) / divisor,
+        torch.where(value == green, (blue - red) / divisor + 2, (red - green) / divisor + 4),
+    )
+    hue = hue + 6 * shift
+    # How far each channel is below `value`, as a part of the chroma.
+    offsets = torch.tensor([5.0, 3.0, 1.0], device=images.device).view(1, 3, 1, 1)
+    place = (hue + offsets) % 6
+    return value - chroma * torch.minimum(place, 4 - place).clamp(0, 1)

@@ -31,7 +31,14 @@ from dataset.image_list import (
     read_list,
     write_list,
 )
-from dataset.lmdb_set import decode_value, encode_value, is_lmdb, keys_in, open_to_read
+from dataset.lmdb_set import (
+    MAX_LABEL,
+    decode_value,
+    encode_value,
+    is_lmdb,
+    keys_in,
+    open_to_read,
+)
 from errors import UserError, run_script
 from progress import progress_bar
 from run_folder import write_json
@@ -54,6 +61,8 @@ def write_lmdb(args: Namespace) -> None:
     folder = Path(args.output_path) / args.split
     keys = read_list(source)
     labels = labels_of_keys(keys, labels_in(args.list_path, args.split), f"list {source}")
+    if max(labels) > MAX_LABEL:
+        raise UserError(f"list {source}: a label is at most {MAX_LABEL}; there are more classes")
     label_of = dict(zip(keys, labels, strict=True))
     _check_target(source, target, keys, args.skip_bad)
     try:

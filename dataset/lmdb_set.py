@@ -16,11 +16,13 @@ from errors import UserError
 
 LABEL = struct.Struct("<H")
 
+MAX_LABEL = 0xFFFF
+
 DATA_FILE = "data.mdb"
 
 
 def encode_value(image: bytes, label: int) -> bytes:
-    """The value for an image file's bytes and its label, below 65,536."""
+    """The value for an image file's bytes and its label, at most `MAX_LABEL`."""
     return msgpack.packb(image + LABEL.pack(label), use_bin_type=True)
 
 

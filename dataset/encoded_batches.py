@@ -1,0 +1,198 @@
+"""Batches of encoded images: decoded in worker processes, augmented on the device.
+
+Workers hand over uint8 pixels; flips, colours and normalisation are left to the device. The random
+numbers of a training batch are drawn for the whole of it, from the run's seed, the epoch and the
+step. So neither the number of workers nor that of processes changes them.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from dataset.augmentation import color_jitter, flip, normalize
+from dataset.decoding import (
+    CROP_ATTEMPTS,
+    UNREADABLE,
+    Crop,
+    center_crop_box,
+    decode_crop,
+    random_crop_box,
+)
+from dataset.encoded_images import EncodedImages
+from dataset.image_set import Statistics
+from errors import UserError
+from seeds import derive_seed
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How images become batches, and for which process.
+
+    Attributes:
+        image_size: height and width of the images.
+        validation_resize: what the shorter side becomes before the middle is cut out.
+        statistics: of the normalisation.
+        batch_size: of all processes together.
+        workers: processes that decode for this one; 0: it decodes itself.
+        device: where the batches are augmented and used.
+        rank, world_size: this process takes every `world_size`-th image.
+        crop_scale: smallest and largest area of a training crop, as a part of the image's.
+        jitter: largest change of brightness, contrast, saturation (factors 1 ± that much) and
+            hue (turns) in training.
+    """
+
+    image_size: int
+    validation_resize: int
+    statistics: Statistics
+    batch_size: int
+    workers: int
+    device: torch.device
+    rank: int = 0
+    world_size: int = 1
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.2)
+
+    def steps(self, count: int) -> int:
+        """Number of training batches that `count` images make.
+
+        A last batch too small for batch norm (fewer than two images a process) is left out.
+        """
+        whole, rest = divmod(count, self.batch_size)
+        return whole + (rest >= 2 * self.world_size)
+
+    @property
+    def own(self) -> slice:
+        """This process's part of something that all processes share."""
+        return slice(self.rank, None, self.world_size)
+
+
+def training_batches(
+    images: EncodedImages, loading: Loading, seed: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """This process's part of one pass in random order, augmented; `seed` is the epoch's.
+
+    Yields:
+        Images, float32 (n, 3, image_size, image_size), channels last in memory, and labels, int64
+        (n,), on the device.
+
+    Raises:
+        UserError: an image cannot be read; names it.
+    """
+    mean, std = loading.statistics.tensors(loading.device)
+    order = np.random.default_rng(derive_seed(seed, 1)).permutation(len(images))
+    size = loading.batch_size
+    batches = [
+        order[step * size : (step + 1) * size][loading.own]
+        for step in range(loading.steps(len(images)))
+    ]
+    crops = partial(_random_crops, loading, derive_seed(seed, 2))
+    decoded = DecodedBatches(images, batches, crops, loading.image_size, reduced=True)
+    for step, (pixels, labels) in enumerate(_load(decoded, loading)):
+        generator = Generator().manual_seed(derive_seed(seed, 3, step))
+        draws = torch.rand(size, 5, generator=generator)[loading.own][: len(pixels)]
+        draws = draws.to(loading.device, non_blocking=True)
+        pixels = flip(pixels, draws[:, 0] < 0.5)
+        if any(loading.jitter):
+            strengths = torch.tensor(loading.jitter, device=loading.device)
+            unchanged = torch.tensor([1.0, 1.0, 1.0, 0.0], device=loading.device)
+            changes = unchanged + strengths * (2 * draws[:, 1:] - 1)
+            # One order for the whole batch, for that lets the device work on all of it at once.
+            order_of_changes = torch.randperm(4, generator=generator).tolist()
+            pixels = color_jitter(pixels.float(), changes, order_of_changes)
+        yield normalize(pixels, mean, std), labels
+
+
+def evaluation_batches(images: EncodedImages, loading: Loading) -> Iterator[tuple[Tensor, Tensor]]:
+    """This process's part of one pass in order; each image once over all processes.
+
+    Yields and raises as `training_batches`.
+    """
+    mean, std = loading.statistics.tensors(loading.device)
+    own = np.arange(len(images))[loading.own]
+    size = max(1, loading.batch_size // loading.world_size)
+    batches = [own[start : start + size] for start in range(0, len(own), size)]
+    crops = partial(_center_crops, loading)
+    # Decoded in full, so that results can be compared with those of others.
+    decoded = DecodedBatches(images, batches, crops, loading.image_size, reduced=False)
+    for pixels, labels in _load(decoded, loading):
+        yield normalize(pixels, mean, std), labels
+
+
+class DecodedBatches(Dataset):
+    """Batches of images, cropped and resized.
+
+    An item is uint8 (n, image_size, image_size, 3) and int64 (n,); or the `UserError` that kept
+    it from being read, for one that is raised in a worker comes out as a traceback.
+
+    Args:
+        images: where they are.
+        batches: which of them are in each batch, integers (n,).
+        crops: gives for a batch's number what to cut out of each of its images.
+        image_size, reduced: as for `decode_crop`.
+    """
+
+    def __init__(
+        self,
+        images: EncodedImages,
+        batches: list[np.ndarray],
+        crops: Callable[[int], list[Crop]],
+        image_size: int,
+        reduced: bool,
+    ) -> None:
+        self.images = images
+        self.batches = batches
+        self.crops = crops
+        self.image_size = image_size
+        self.reduced = reduced
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor] | UserError:
+        indices = self.batches[number]
+        pixels = np.empty((len(indices), self.image_size, self.image_size, 3), dtype=np.uint8)
+        labels = np.empty(len(indices), dtype=np.int64)
+        for row, crop in zip(range(len(indices)), self.crops(number), strict=False):
+            try:
+                encoded, labels[row] = self.images.read(indices[row])
+                pixels[row] = decode_crop(encoded, crop, self.image_size, self.reduced)
+            except UserError as error:
+                return error
+            except UNREADABLE as error:
+                name = self.images.name(indices[row])
+                return UserError(f"{name}: not an image that can be read ({error}); mend it")
+        return torch.from_numpy(pixels), torch.from_numpy(labels)
+
+
+def _random_crops(loading: Loading, seed: int, step: int) -> list[Crop]:
+    generator = np.random.default_rng(derive_seed(seed, step))
+    draws = generator.random((loading.batch_size, CROP_ATTEMPTS, 4))[loading.own]
+    return [partial(random_crop_box, draws=own, scale=loading.crop_scale) for own in draws]
+
+
+def _center_crops(loading: Loading, _: int) -> list[Crop]:
+    crop = partial(center_crop_box, image_size=loading.image_size, resize=loading.validation_resize)
+    return [crop] * loading.batch_size
+
+
+def _load(decoded: DecodedBatches, loading: Loading) -> Iterator[tuple[Tensor, Tensor]]:
+    """Decode in the workers; images come as uint8 (n, 3, H, W) on the device, channels last."""
+    if loading.workers:
+        decoded.images.close()  # each worker opens its own
+    loader = DataLoader(
+        decoded,
+        batch_size=None,
+        num_workers=loading.workers,
+        pin_memory=loading.device.type == "cuda",
+        generator=Generator(),  # else it would draw from the one that drop path draws from
+    )
+    for batch in loader:
+        if isinstance(batch, UserError):
+            raise batch
+        pixels, labels = (tensor.to(loading.device, non_blocking=True) for tensor in batch)
+        yield pixels.permute(0, 3, 1, 2), labels

@@ -1,0 +1,80 @@
+"""Test a checkpoint on ImageNet, or on other images in an LMDB or folders."""
+
+import argparse
+import time
+from argparse import Namespace
+
+import torch
+
+from dataset.encoded_batches import evaluation_batches
+from dataset.encoded_images import open_images
+from dataset.image_set import Statistics
+from distributed import Processes, gpu_list, own_device
+from engine import evaluate, launch_if_several_gpus
+from errors import UserError, run_script
+from imagenet_data import IMAGENET, add_data_arguments, check_data_arguments, plan_loading
+from trained_network import add_network_arguments, load_trained_network, print_size
+from utils import choose_precision
+
+
+def parse_arguments(argv: list[str] | None = None) -> Namespace:
+    """The command line. What our own checkpoints say of themselves need not be given."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("--model_path", required=True, help="checkpoint: our own, or a published state dict")
+    add_data_arguments(parser)
+    add("--batch_size", type=int, default=256, help="of all processes together")
+    add("--gpus", type=gpu_list, metavar="0,1,...", help="GPUs, one process each (default 0)")
+    add("--precision", choices=("auto", "fp32", "bf16"), default="fp32", help="auto: bf16 on GPUs")
+    add_network_arguments(parser)
+    args = parser.parse_args(argv)
+    check_data_arguments(args)
+    return args
+
+
+def test(args: Namespace, processes: Processes) -> None:
+    """Print errors, the size of the network and the speed."""
+    network, description = load_trained_network(args, "imagenet", init_channels=46, layers=14)
+    network.to(processes.device, memory_format=torch.channels_last)
+    images = open_images(args.data_path, "val", args.num_classes)
+    if images.num_classes != description["num_classes"]:
+        raise UserError(
+            f"--model_path {args.model_path}: has {description['num_classes']} classes, but "
+            f"{args.data_path} has {images.num_classes}; if these images are of a part of them, "
+            f"labelled as all are, give --num_classes {description['num_classes']}"
+        )
+    image_size = args.image_size or description.get("image_size", 224)
+    resize = args.validation_resize
+    if resize is None and args.image_size is None:
+        resize = description.get("validation_resize")
+    statistics = IMAGENET
+    if "mean" in description:
+        statistics = Statistics(description["mean"], description["std"])
+    loading = plan_loading(args, processes, image_size, resize, statistics)
+    started = time.monotonic()
+    result = evaluate(
+        network,
+        evaluation_batches(images, loading),
+        processes,
+        choose_precision(args.precision, processes.device),
+    )
+    seconds = time.monotonic() - started
+    if not processes.is_main:
+        return
+    print(f"test images     {result['count']} of {args.data_path}")
+    print(f"top-1 error     {100 - result['top1']:.2f} %")
+    print(f"top-5 error     {100 - result['top5']:.2f} %")
+    print_size(network, image_size)
+    print(f"speed           {result['count'] / seconds:.1f} images/s, loading included")
+
+
+def main() -> None:
+    args = parse_arguments()
+    launch_if_several_gpus(args)
+    processes = Processes(own_device(args.gpus))
+    test(args, processes)
+    processes.close()
+
+
+if __name__ == "__main__":
+    run_script(main)

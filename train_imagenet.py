@@ -1,0 +1,150 @@
+"""Train a genotype from scratch on ImageNet, or on other images in an LMDB or folders."""
+
+import argparse
+from argparse import Namespace
+from dataclasses import asdict
+
+from dataset.encoded_batches import evaluation_batches, training_batches
+from dataset.encoded_images import check_same_labels, open_images
+from dataset.image_set import Statistics
+from distributed import Processes, own_device
+from engine import (
+    Data,
+    add_training_arguments,
+    fit,
+    launch_if_several_gpus,
+    parse_training_arguments,
+)
+from errors import UserError, run_script
+from genotypes import resolve_genotype
+from imagenet_data import IMAGENET, add_data_arguments, check_data_arguments, plan_loading
+from run_folder import RunFolder
+from seeds import derive_seed
+from trained_network import describe_network
+
+
+def learning_rate(
+    epoch: int, epochs: int, highest: float, warmup_epochs: int, final_epochs: int
+) -> float:
+    """A linear rise to `highest`, a linear fall, and a slower one in the last epochs.
+
+    Args:
+        epoch: from 0 to epochs − 1.
+        epochs: of the whole training, more than `final_epochs`.
+        warmup_epochs: of the rise; the last of them has `highest`.
+        final_epochs: of the slower fall.
+    """
+    main_epochs = epochs - final_epochs
+    if epoch < warmup_epochs:
+        return highest * (epoch + 1) / warmup_epochs
+    if epoch < main_epochs:
+        return highest * (main_epochs - epoch) / main_epochs
+    return highest * (epochs - epoch) / (main_epochs * final_epochs)
+
+
+def parse_arguments(argv: list[str] | None = None) -> Namespace:
+    """The command line; the defaults are the published recipe (section IV-C)."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add_data_arguments(parser)
+    rgb = ("R", "G", "B")
+    add("--mean", type=float, nargs=3, metavar=rgb, help="of the pixels, by channel")
+    add("--std", type=float, nargs=3, metavar=rgb, help="standard deviation of the pixels")
+    add("--crop_scale", type=float, nargs=2, metavar=("MIN", "MAX"), help="area of random crops")
+    add(
+        "--color_jitter",
+        type=float,
+        nargs=4,
+        metavar=("BRIGHTNESS", "CONTRAST", "SATURATION", "HUE"),
+        help="largest random changes; 0 0 0 0: none",
+    )
+    add("--label_smoothing", type=float, default=0.1, help="of both heads' losses")
+    add("--warmup_epochs", type=int, default=5, help="epochs of the learning rate's rise")
+    add("--final_epochs", type=int, default=5, help="epochs of its slower fall at the end")
+    add_training_arguments(
+        parser,
+        image_size=224,
+        mean=list(IMAGENET.mean),
+        std=list(IMAGENET.std),
+        crop_scale=[0.08, 1.0],
+        color_jitter=[0.4, 0.4, 0.4, 0.2],
+        init_channels=46,
+        layers=14,
+        drop_path_prob=0.0,
+        epochs=250,
+        batch_size=1024,
+        learning_rate=0.5,
+        weight_decay=3e-5,
+    )
+    args = parse_training_arguments(parser, argv)
+    check_data_arguments(args)
+    smallest, largest = args.crop_scale
+    checks = {
+        "warmup_epochs": (args.warmup_epochs >= 0, "must be at least 0"),
+        "final_epochs": (
+            0 <= args.final_epochs < args.epochs, f"must be less than --epochs {args.epochs}"
+        ),
+        "label_smoothing": (0 <= args.label_smoothing < 1, "must be from 0 up to 1"),
+        "crop_scale": (0 < smallest <= largest <= 1, "must be two rising parts of 1"),
+        "color_jitter": (
+            min(args.color_jitter) >= 0 and args.color_jitter[3] <= 0.5,
+            "must be at least 0, and the hue at most 0.5",
+        ),
+        "std": (min(args.std) > 0, "must be above 0"),
+    }  # fmt: skip
+    for name, (holds, demand) in checks.items():
+        if not holds:
+            raise UserError(f"--{name} {getattr(args, name)}: {demand}")
+    return args
+
+
+def train(args: Namespace, run: RunFolder | None, processes: Processes) -> None:
+    """Open the images, describe the network, and train it."""
+    train_images = open_images(args.data_path, "train", args.num_classes)
+    validation_images = open_images(args.data_path, "val", train_images.num_classes)
+    check_same_labels(train_images, validation_images)
+    statistics = Statistics(tuple(args.mean), tuple(args.std))
+    loading = plan_loading(
+        args, processes, args.image_size, args.validation_resize, statistics,
+        crop_scale=tuple(args.crop_scale), jitter=tuple(args.color_jitter),
+    )  # fmt: skip
+    data = Data(
+        training_batches=lambda epoch: training_batches(
+            train_images, loading, derive_seed(args.seed, epoch)
+        ),
+        validation_batches=lambda: evaluation_batches(validation_images, loading),
+        steps=loading.steps(len(train_images)),
+    )
+    network = describe_network(
+        "imagenet",
+        resolve_genotype(args.arch),
+        args.init_channels,
+        args.layers,
+        args.auxiliary,
+        train_images.num_classes,
+    )
+    sizes = {"image_size": args.image_size, "validation_resize": loading.validation_resize}
+    fit(
+        args,
+        run,
+        processes,
+        network | sizes | asdict(statistics),
+        data,
+        lambda epoch: learning_rate(
+            epoch, args.epochs, args.learning_rate, args.warmup_epochs, args.final_epochs
+        ),
+        args.label_smoothing,
+    )
+
+
+def main() -> None:
+    args = parse_arguments()
+    launch_if_several_gpus(args)
+    processes = Processes(own_device(args.gpus))
+    run = RunFolder.for_run("train", args) if processes.is_main else None
+    train(args, run, processes)
+    processes.close()
+
+
+if __name__ == "__main__":
+    run_script(main)
