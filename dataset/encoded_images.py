@@ -90,7 +90,7 @@ def check_same_labels(train: EncodedImages, validation: EncodedImages) -> None:
     """Check one image of each class: does its label mean the same in both splits?
 
     Raises:
-        UserError: two classes share a label, or the splits give a class different labels.
+        UserError: the splits give a class different labels.
     """
     train_labels = _labels_by_class(train)
     for name, label in _labels_by_class(validation).items():

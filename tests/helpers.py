@@ -1,14 +1,20 @@
 """What several tests need: scripts run as a user would, and small image folders."""
 
 import importlib
+import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import Tensor
 
 from errors import run_script
 
@@ -33,6 +39,15 @@ def call_script(name: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch
     return 0
 
 
+def assert_one_line(status: int, capsys: pytest.CaptureFixture, *expected: str) -> None:
+    """The script ended with status 2 and one line on stderr, with all of `expected` in it."""
+    error = capsys.readouterr().err
+    assert status == 2
+    assert error.count("\n") == 1 and error.startswith("error: "), error
+    for text in expected:
+        assert text in error
+
+
 def start_script(name: str, arguments: list[str], **options: object) -> subprocess.Popen:
     """Start a script in a process of its own, from the repository's root."""
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
@@ -47,14 +62,48 @@ def start_script(name: str, arguments: list[str], **options: object) -> subproce
     )
 
 
+def kill_when(
+    process: subprocess.Popen, reached: Callable[[], object], timeout: float = 120
+) -> None:
+    """SIGKILL `process`, with its group if it leads one, as soon as `reached()`."""
+    deadline = time.monotonic() + timeout
+    while not reached():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    if os.getpgid(process.pid) == process.pid:
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+
+def history_without_seconds(folder: Path) -> list[dict]:
+    """The records of a run's history, less what differs from run to run."""
+    records = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    for record in records:
+        del record["seconds"]
+    return records
+
+
+def assert_same_tensors(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
+    """Two state dicts are equal bit for bit."""
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
 def only_folder(parent: Path) -> Path:
     """The one run folder in `parent`."""
     (folder,) = parent.iterdir()
     return folder
 
 
-def write_image_folder(root: Path, splits: dict[str, dict[str, int]], size: int = 20) -> None:
-    """Write random PNGs: `splits` gives for each split the number of images of each class."""
+def write_image_folder(
+    root: Path, splits: dict[str, dict[str, int]], size: int = 20, suffix: str = "png"
+) -> None:
+    """Write random images: `splits` gives for each split the number of images of each class."""
     random = np.random.default_rng(0)
     for split, classes in splits.items():
         for name, count in classes.items():
@@ -62,4 +111,25 @@ def write_image_folder(root: Path, splits: dict[str, dict[str, int]], size: int 
             folder.mkdir(parents=True)
             for number in range(count):
                 pixels = random.integers(0, 256, (size, size, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(folder / f"{number}.png")
+                Image.fromarray(pixels).save(folder / f"{number}.{suffix}")
+
+
+def write_lmdb_set(root: Path, splits: dict[str, dict[str, int]], size: int = 20) -> Path:
+    """Write random JPEGs, as `write_image_folder`, and their LMDBs; returns the LMDBs' folder."""
+    write_image_folder(root / "images", splits, size, "JPEG")
+    data = root / "lmdb"
+    call_data_script("mk_img_list", "--image_path", root / "images", "--output_path", data)
+    for split in splits:
+        call_data_script(
+            "img2lmdb", "--image_path", root / "images", "--list_path", data,
+            "--output_path", data, "--split", split,
+        )  # fmt: skip
+    return data
+
+
+def call_data_script(name: str, *arguments: object) -> None:
+    """Run a script in dataset/ as a user would, but in this process; it must succeed."""
+    module = importlib.import_module(f"dataset.{name}")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+        module.main()

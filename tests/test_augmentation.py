@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from dataset.augmentation import Augmentation, augment, cutout, normalize, random_crop, random_flip
+from dataset.augmentation import (
+    Augmentation,
+    augment,
+    color_jitter,
+    cutout,
+    normalize,
+    random_crop,
+    random_flip,
+)
 
 
 def generator():
@@ -77,3 +85,37 @@ def test_batches_are_laid_out_channels_last(images):
     mean, std = torch.full((3,), 0.5), torch.full((3,), 0.25)
     batch = augment(images, Augmentation(4, True, 6), mean, std, generator())
     assert batch.is_contiguous(memory_format=torch.channels_last)
+
+
+IDENTITY = (1.0, 1.0, 1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("step", "name", "amounts"),
+    [
+        (0, "adjust_brightness", (0.6, 1.0, 1.4)),
+        (1, "adjust_contrast", (0.6, 1.0, 1.4)),
+        (2, "adjust_saturation", (0.6, 1.0, 1.4)),
+        (3, "adjust_hue", (-0.2, 0.0, 0.2)),
+    ],
+)
+def test_each_change_of_colour_is_torchvisions(step, name, amounts, images):
+    from torchvision.transforms import functional
+
+    changes = torch.tensor(IDENTITY).repeat(64, 1)
+    changes[:, step] = torch.tensor(amounts)[torch.arange(64) % 3]
+    images[0] = 77  # grey has no hue
+    changed = color_jitter(images.float(), changes, (0, 1, 2, 3))
+    for index in range(64):
+        expected = getattr(functional, name)(images[index] / 255, amounts[index % 3])
+        torch.testing.assert_close(changed[index] / 255, expected, atol=2e-3, rtol=0)
+
+
+def test_changes_of_colour_go_in_their_order(images):
+    changes = torch.tensor([1.4, 0.6, 1.0, 0.0]).repeat(64, 1)
+    first, second = (color_jitter(images.float(), changes, order) for order in (
+        (0, 1, 2, 3), (1, 0, 2, 3)
+    ))  # fmt: skip
+    assert not torch.allclose(first, second, atol=1)
+    unchanged = color_jitter(images.float(), torch.tensor(IDENTITY).repeat(64, 1), (3, 2, 1, 0))
+    torch.testing.assert_close(unchanged, images.float(), atol=0.01, rtol=0)

@@ -9,7 +9,14 @@ import sys
 
 import pytest
 import torch
-from helpers import ROOT, call_script, only_folder, start_script, write_image_folder
+from helpers import (
+    ROOT,
+    assert_one_line,
+    call_script,
+    only_folder,
+    start_script,
+    write_image_folder,
+)
 
 from genotypes import DARTS_V1, RelativeNAS, save_genotype
 from model import NetworkCIFAR
@@ -98,15 +105,6 @@ def checkpoint(tmp_path):
     path = tmp_path / "checkpoint.pt"
     torch.save(NetworkCIFAR(2, 10, 3, False, RelativeNAS).state_dict(), path)
     return path
-
-
-def assert_one_line(status, capsys, *expected):
-    """The script ended with status 2 and one line on stderr, with all of `expected` in it."""
-    error = capsys.readouterr().err
-    assert status == 2
-    assert error.count("\n") == 1 and error.startswith("error: "), error
-    for text in expected:
-        assert text in error
 
 
 @pytest.mark.parametrize("script", ["train", "test"])

@@ -1,42 +1,24 @@
 """A run killed with SIGKILL and resumed ends as the uninterrupted one does, bit for bit."""
 
 import json
-import signal
-import time
 
 import pytest
 import torch
-from helpers import TINY_SEARCH, TINY_TRAINING, call_script, only_folder, start_script
-
-
-def kill_when(process, reached, timeout=120):
-    """SIGKILL `process` as soon as `reached()`."""
-    deadline = time.monotonic() + timeout
-    while not reached():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+from helpers import (
+    TINY_SEARCH,
+    TINY_TRAINING,
+    assert_same_tensors,
+    call_script,
+    history_without_seconds,
+    kill_when,
+    only_folder,
+    start_script,
+)
 
 
 def history_lines(parent):
     files = list(parent.glob("*/history.jsonl"))
     return len(files[0].read_text().splitlines()) if files else 0
-
-
-def history_without_seconds(folder):
-    records = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
-    for record in records:
-        del record["seconds"]
-    return records
-
-
-def assert_same_tensors(first, second):
-    assert first.keys() == second.keys()
-    for name in first:
-        assert torch.equal(first[name], second[name]), name
 
 
 @pytest.fixture(scope="module")
