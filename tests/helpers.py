@@ -28,6 +28,12 @@ TINY_SEARCH = [*TINY, "--pop_size", "4", "--epochs", "2", "--no-cutout"]
 
 TINY_TRAINING = [*TINY, "--epochs", "3", "--no-cutout", "--drop_path_prob", "0.2"]
 
+TINY_IMAGENET = [
+    "--image_size", "16", "--layers", "3", "--init_channels", "2", "--batch_size", "8",
+    "--epochs", "4", "--warmup_epochs", "1", "--final_epochs", "1", "--learning_rate", "0.05",
+    "--drop_path_prob", "0.2", "--workers", "0",
+]  # fmt: skip
+
 
 def call_script(name: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
     """Run a script's main in this process; returns its exit status."""
