@@ -71,7 +71,7 @@ def add_training_arguments(parser: ArgumentParser, **defaults: object) -> None:
     add("--drop_path_prob", type=probability, help="where its rise from 0 ends")
     add("--epochs", type=positive_int, help="epochs to train")
     add("--batch_size", type=positive_int, help="of all processes together")
-    add("--learning_rate", type=non_negative_float, help="in the first epoch")
+    add("--learning_rate", type=non_negative_float, help="where it is highest")
     add("--momentum", type=non_negative_float, default=0.9, help="of SGD")
     add("--weight_decay", type=non_negative_float, help="of SGD")
     add("--grad_clip", type=non_negative_float, default=5.0, help="largest norm of the gradient")

@@ -1,8 +1,9 @@
 """What train_imagenet.py and test_imagenet.py share: the flags of the data, and loading it."""
 
 import os
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 
+from arguments import ArgumentParser, non_negative_int, positive_int
 from dataset.encoded_batches import Loading
 from dataset.image_set import Statistics
 from distributed import Processes
@@ -16,29 +17,32 @@ def add_data_arguments(parser: ArgumentParser) -> None:
     """Add the flags of where the images are and how they are loaded."""
     add = parser.add_argument
     add("--data_path", help="folder with train/ and val/: LMDB, or image folders")
-    add("--num_classes", type=int, help="labels are below it (default: classes in the data)")
-    add("--image_size", type=int, help="height and width of the network's images")
+    add(
+        "--num_classes",
+        type=positive_int,
+        help="labels are below it (default: classes in the data)",
+    )
+    add("--image_size", type=positive_int, help="height and width of the network's images")
     add(
         "--validation_resize",
-        type=int,
+        type=positive_int,
         help="the shorter side before the middle is cut out (default: 256/224 of --image_size)",
     )
-    add("--workers", type=int, help="decoding processes for a GPU (default: the CPU cores)")
+    add(
+        "--workers",
+        type=non_negative_int,
+        help="decoding processes for each GPU (default: its share of the CPU cores)",
+    )
 
 
-def check_data_arguments(args: Namespace) -> None:
-    """Check the values of the flags of `add_data_arguments`, and of `--batch_size`.
+def check_data_path(args: Namespace) -> None:
+    """Refuse to go on without `--data_path`; argparse would ask for it with `--resume` too.
 
     Raises:
-        UserError: one is missing or out of its range.
+        UserError: it is missing.
     """
     if args.data_path is None:
         raise UserError("--data_path is missing: the folder with the images' train/ and val/")
-    least = {"num_classes": 1, "image_size": 1, "workers": 0, "batch_size": 1}
-    for name, bound in least.items():
-        value = getattr(args, name)
-        if value is not None and value < bound:
-            raise UserError(f"--{name} {value}: must be at least {bound}")
 
 
 def plan_loading(

@@ -1,34 +1,34 @@
 """Test a checkpoint on ImageNet, or on other images in an LMDB or folders."""
 
-import argparse
 import time
 from argparse import Namespace
 
 import torch
 
+from arguments import ArgumentParser, positive_int
 from dataset.encoded_batches import evaluation_batches
 from dataset.encoded_images import open_images
 from dataset.image_set import Statistics
 from distributed import Processes, gpu_list, own_device
 from engine import evaluate, launch_if_several_gpus
 from errors import UserError, run_script
-from imagenet_data import IMAGENET, add_data_arguments, check_data_arguments, plan_loading
+from imagenet_data import IMAGENET, add_data_arguments, check_data_path, plan_loading
 from trained_network import add_network_arguments, load_trained_network, print_size
 from utils import choose_precision
 
 
 def parse_arguments(argv: list[str] | None = None) -> Namespace:
     """The command line. What our own checkpoints say of themselves need not be given."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = ArgumentParser(__doc__)
     add = parser.add_argument
     add("--model_path", required=True, help="checkpoint: our own, or a published state dict")
     add_data_arguments(parser)
-    add("--batch_size", type=int, default=256, help="of all processes together")
+    add("--batch_size", type=positive_int, default=256, help="of all processes together")
     add("--gpus", type=gpu_list, metavar="0,1,...", help="GPUs, one process each (default 0)")
     add("--precision", choices=("auto", "fp32", "bf16"), default="fp32", help="auto: bf16 on GPUs")
     add_network_arguments(parser)
     args = parser.parse_args(argv)
-    check_data_arguments(args)
+    check_data_path(args)
     return args
 
 

@@ -1,9 +1,9 @@
 """Train a genotype from scratch on ImageNet, or on other images in an LMDB or folders."""
 
-import argparse
 from argparse import Namespace
 from dataclasses import asdict
 
+from arguments import ArgumentParser, non_negative_float, non_negative_int, probability
 from dataset.encoded_batches import evaluation_batches, training_batches
 from dataset.encoded_images import check_same_labels, open_images
 from dataset.image_set import Statistics
@@ -17,7 +17,7 @@ from engine import (
 )
 from errors import UserError, run_script
 from genotypes import resolve_genotype
-from imagenet_data import IMAGENET, add_data_arguments, check_data_arguments, plan_loading
+from imagenet_data import IMAGENET, add_data_arguments, check_data_path, plan_loading
 from run_folder import RunFolder
 from seeds import derive_seed
 from trained_network import describe_network
@@ -44,23 +44,45 @@ def learning_rate(
 
 def parse_arguments(argv: list[str] | None = None) -> Namespace:
     """The command line; the defaults are the published recipe (section IV-C)."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = ArgumentParser(__doc__)
     add = parser.add_argument
     add_data_arguments(parser)
     rgb = ("R", "G", "B")
-    add("--mean", type=float, nargs=3, metavar=rgb, help="of the pixels, by channel")
-    add("--std", type=float, nargs=3, metavar=rgb, help="standard deviation of the pixels")
-    add("--crop_scale", type=float, nargs=2, metavar=("MIN", "MAX"), help="area of random crops")
+    add("--mean", type=non_negative_float, nargs=3, metavar=rgb, help="of the pixels, by channel")
+    add(
+        "--std",
+        type=non_negative_float,
+        nargs=3,
+        metavar=rgb,
+        help="standard deviation of the pixels",
+    )
+    add(
+        "--crop_scale",
+        type=non_negative_float,
+        nargs=2,
+        metavar=("MIN", "MAX"),
+        help="area of random crops",
+    )
     add(
         "--color_jitter",
-        type=float,
+        type=non_negative_float,
         nargs=4,
         metavar=("BRIGHTNESS", "CONTRAST", "SATURATION", "HUE"),
         help="largest random changes; 0 0 0 0: none",
     )
-    add("--label_smoothing", type=float, default=0.1, help="of both heads' losses")
-    add("--warmup_epochs", type=int, default=5, help="epochs of the learning rate's rise")
-    add("--final_epochs", type=int, default=5, help="epochs of its slower fall at the end")
+    add("--label_smoothing", type=probability, default=0.1, help="of both heads' losses")
+    add(
+        "--warmup_epochs",
+        type=non_negative_int,
+        default=5,
+        help="epochs of the learning rate's rise",
+    )
+    add(
+        "--final_epochs",
+        type=non_negative_int,
+        default=5,
+        help="epochs of its slower fall at the end",
+    )
     add_training_arguments(
         parser,
         image_size=224,
@@ -77,19 +99,14 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
         weight_decay=3e-5,
     )
     args = parse_training_arguments(parser, argv)
-    check_data_arguments(args)
+    check_data_path(args)
     smallest, largest = args.crop_scale
     checks = {
-        "warmup_epochs": (args.warmup_epochs >= 0, "must be at least 0"),
         "final_epochs": (
-            0 <= args.final_epochs < args.epochs, f"must be less than --epochs {args.epochs}"
+            args.final_epochs < args.epochs, f"must be less than --epochs {args.epochs}"
         ),
-        "label_smoothing": (0 <= args.label_smoothing < 1, "must be from 0 up to 1"),
         "crop_scale": (0 < smallest <= largest <= 1, "must be two rising parts of 1"),
-        "color_jitter": (
-            min(args.color_jitter) >= 0 and args.color_jitter[3] <= 0.5,
-            "must be at least 0, and the hue at most 0.5",
-        ),
+        "color_jitter": (args.color_jitter[3] <= 0.5, "the last, of the hue, is at most 0.5"),
         "std": (min(args.std) > 0, "must be above 0"),
     }  # fmt: skip
     for name, (holds, demand) in checks.items():

@@ -4,7 +4,6 @@ The image files' bytes are stored as they are, unless --image_size asks for a re
 half-way and run again, it goes on where it was. The list of what the LMDB holds is put beside it.
 """
 
-import argparse
 import hashlib
 import io
 import json
@@ -22,6 +21,7 @@ if __name__ == "__main__":  # run as dataset/img2lmdb.py: the root is not on the
 import lmdb
 from PIL import Image
 
+from arguments import ArgumentParser, positive_int
 from dataset.decoding import UNREADABLE, to_rgb
 from dataset.image_list import (
     SPLITS,
@@ -252,21 +252,16 @@ def _report_skipped(path: Path, skipped: dict[str, str]) -> None:
 
 def parse_arguments(argv: list[str] | None = None) -> Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = ArgumentParser(__doc__)
     add = parser.add_argument
     add("--image_path", required=True, metavar="DIR", help="folder with train/ and val/")
     add("--list_path", required=True, metavar="DIR", help="folder of the lists")
     add("--output_path", required=True, metavar="DIR", help="folder for DIR/train or DIR/val")
-    add("--split", choices=SPLITS, required=True)
-    add("--image_size", type=int, metavar="N", help="resize the shorter side to N pixels")
-    add("--workers", type=int, default=os.cpu_count(), help="images decoded at a time")
+    add("--split", choices=SPLITS, required=True, help="which of the two")
+    add("--image_size", type=positive_int, metavar="N", help="resize the shorter side to N pixels")
+    add("--workers", type=positive_int, default=os.cpu_count(), help="images decoded at a time")
     add("--skip_bad", action="store_true", help="leave out images that cannot be decoded")
-    args = parser.parse_args(argv)
-    for name in ("image_size", "workers"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{name} {value}: must be at least 1")
-    return args
+    return parser.parse_args(argv)
 
 
 def main() -> None:

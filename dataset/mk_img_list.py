@@ -1,6 +1,5 @@
 """Write the lists of the images in DIR/train/<class>/ and DIR/val/<class>/."""
 
-import argparse
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 if __name__ == "__main__":  # run as dataset/mk_img_list.py: the root is not on the path
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from arguments import ArgumentParser
 from dataset.image_list import (
     SPLITS,
     class_labels,
@@ -39,7 +39,7 @@ def write_lists(args: Namespace) -> None:
 
 def parse_arguments(argv: list[str] | None = None) -> Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = ArgumentParser(__doc__)
     add = parser.add_argument
     add("--image_path", required=True, metavar="DIR", help="folder with train/ and val/")
     add("--output_path", required=True, metavar="DIR", help="folder for the lists")
