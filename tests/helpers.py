@@ -71,16 +71,15 @@ def start_script(name: str, arguments: list[str], **options: object) -> subproce
 def kill_when(
     process: subprocess.Popen, reached: Callable[[], object], timeout: float = 120
 ) -> None:
-    """SIGKILL `process`, with its group if it leads one, as soon as `reached()`."""
+    """SIGKILL `process` and those it started, as soon as `reached()`."""
     deadline = time.monotonic() + timeout
     while not reached():
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    if os.getpgid(process.pid) == process.pid:
-        os.killpg(process.pid, signal.SIGKILL)
-    else:
-        process.send_signal(signal.SIGKILL)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for process_id in (process.pid, *map(int, children)):
+        os.kill(process_id, signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
 
