@@ -55,24 +55,38 @@ def decode_crop(encoded: bytes, crop: Crop, image_size: int, reduced: bool) -> n
         UNREADABLE: Pillow cannot read it.
     """
     with Image.open(io.BytesIO(encoded)) as image:
-        box = crop(*image.size)
-        divisor = 1
-        while reduced and divisor < 8 and min(box[2:]) >= 2 * divisor * image_size:
-            divisor *= 2
-        if divisor > 1:
-            before = image.size
-            image.draft(None, (image.width // divisor, image.height // divisor))
-            if image.size == before:  # not a JPEG
-                divisor = 1
-        # Grey images stay grey until they are small.
-        source = image if image.mode == "L" else to_rgb(image)
-        left, top, width, height = (side / divisor for side in box)
-        resized = source.resize(
-            (image_size, image_size),
-            Image.Resampling.BILINEAR,
-            (left, top, min(left + width, source.width), min(top + height, source.height)),
-        )
-        return np.asarray(to_rgb(resized))
+        return resize_part(*decode_part(image, crop, image_size, reduced), image_size)
+
+
+def decode_part(
+    image: Image.Image, crop: Crop, image_size: int, reduced: bool
+) -> tuple[Image.Image, Box]:
+    """The first half of `decode_crop`: the decoded image, and the part of it to take."""
+    box = crop(*image.size)
+    divisor = 1
+    while reduced and divisor < 8 and min(box[2:]) >= 2 * divisor * image_size:
+        divisor *= 2
+    if divisor > 1:
+        before = image.size
+        image.draft(None, (image.width // divisor, image.height // divisor))
+        if image.size == before:  # not a JPEG
+            divisor = 1
+    image.load()
+    # Grey images stay grey until they are small.
+    decoded = image if image.mode == "L" else to_rgb(image)
+    return decoded, Box(*(side / divisor for side in box))
+
+
+def resize_part(image: Image.Image, box: Box, image_size: int) -> np.ndarray:
+    """The second half of `decode_crop`."""
+    left, top, width, height = box
+    resized = image.resize(
+        (image_size, image_size),
+        Image.Resampling.BILINEAR,
+        # Rounding must not lead out of the image.
+        (left, top, min(left + width, image.width), min(top + height, image.height)),
+    )
+    return np.asarray(to_rgb(resized))
 
 
 def random_crop_box(width: int, height: int, draws: np.ndarray, scale: tuple[float, float]) -> Box:

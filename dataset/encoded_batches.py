@@ -83,7 +83,14 @@ def training_batches(
     Raises:
         UserError: an image cannot be read; names it.
     """
-    mean, std = loading.statistics.tensors(loading.device)
+    for step, (pixels, labels) in enumerate(decoded_training_batches(images, loading, seed)):
+        yield augment(pixels, loading, derive_seed(seed, 3, step)), labels
+
+
+def decoded_training_batches(
+    images: EncodedImages, loading: Loading, seed: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """What `training_batches` begins with: random crops, uint8 (n, 3, H, W) on the device."""
     order = np.random.default_rng(derive_seed(seed, 1)).permutation(len(images))
     size = loading.batch_size
     batches = [
@@ -91,20 +98,23 @@ def training_batches(
         for step in range(loading.steps(len(images)))
     ]
     crops = partial(_random_crops, loading, derive_seed(seed, 2))
-    decoded = DecodedBatches(images, batches, crops, loading.image_size, reduced=True)
-    for step, (pixels, labels) in enumerate(_load(decoded, loading)):
-        generator = Generator().manual_seed(derive_seed(seed, 3, step))
-        draws = torch.rand(size, 5, generator=generator)[loading.own][: len(pixels)]
-        draws = draws.to(loading.device, non_blocking=True)
-        pixels = flip(pixels, draws[:, 0] < 0.5)
-        if any(loading.jitter):
-            strengths = torch.tensor(loading.jitter, device=loading.device)
-            unchanged = torch.tensor([1.0, 1.0, 1.0, 0.0], device=loading.device)
-            changes = unchanged + strengths * (2 * draws[:, 1:] - 1)
-            # One order for the whole batch, for that lets the device work on all of it at once.
-            order_of_changes = torch.randperm(4, generator=generator).tolist()
-            pixels = color_jitter(pixels.float(), changes, order_of_changes)
-        yield normalize(pixels, mean, std), labels
+    return _load(DecodedBatches(images, batches, crops, loading.image_size, reduced=True), loading)
+
+
+def augment(pixels: Tensor, loading: Loading, seed: int) -> Tensor:
+    """What `training_batches` ends with: flips, changes of colour, normalisation."""
+    generator = Generator().manual_seed(seed)
+    draws = torch.rand(loading.batch_size, 5, generator=generator)[loading.own][: len(pixels)]
+    draws = draws.to(loading.device, non_blocking=True)
+    pixels = flip(pixels, draws[:, 0] < 0.5)
+    if any(loading.jitter):
+        strengths = torch.tensor(loading.jitter, device=loading.device)
+        unchanged = torch.tensor([1.0, 1.0, 1.0, 0.0], device=loading.device)
+        changes = unchanged + strengths * (2 * draws[:, 1:] - 1)
+        # One order for the whole batch, for that lets the device work on all of it at once.
+        order = torch.randperm(4, generator=generator).tolist()
+        pixels = color_jitter(pixels.float(), changes, order)
+    return normalize(pixels, *loading.statistics.tensors(loading.device))
 
 
 def evaluation_batches(images: EncodedImages, loading: Loading) -> Iterator[tuple[Tensor, Tensor]]:
