@@ -3,7 +3,8 @@
 ours: from an LMDB, decoded at reduced scale where the crop allows it, uint8 batches; flips, colours
 and normalisation are the device's work. plain: torchvision's ImageFolder and transforms, with
 colour jitter and normalisation image by image. full: from the same LMDB, every image decoded in
-full by torchvision, then cropped, resized and flipped as a uint8 tensor; the rest as in ours.
+full by torchvision, then cropped, resized and flipped as a uint8 tensor; the rest as in ours. (Its
+decoder is deprecated since torchvision 0.29, which is why ours does without it.)
 """
 
 import contextlib
@@ -142,7 +143,7 @@ def measure(args: Namespace, work: Path) -> None:
         "full decoding": lambda _: loader(full),
     }
     speeds: dict[str, list[float]] = {name: [] for name in ways}
-    parts: list[dict[str, float]] = []
+    parts = []
     for number in range(-1, args.rounds):  # the first round only warms up
         for name, way in ways.items():
             speed = images_per_second(way(number + 1))

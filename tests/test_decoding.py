@@ -9,6 +9,7 @@ from PIL import Image
 
 from dataset.decoding import (
     CROP_ATTEMPTS,
+    UNREADABLE,
     Box,
     center_crop_box,
     decode_crop,
@@ -85,6 +86,22 @@ def test_a_small_crop_is_decoded_in_full():
         decode_crop(encoded, lambda *_: larger, SIZE, reduced=reduced) for reduced in (False, True)
     )
     assert not np.array_equal(in_full, reduced)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda jpeg: jpeg[: len(jpeg) // 2],
+        lambda jpeg: jpeg[:300],
+        lambda _: b"",
+        lambda _: b"hello",
+    ],
+)
+@pytest.mark.parametrize("reduced", [False, True])
+def test_a_damaged_image_is_refused(damage, reduced):
+    damaged = damage(encode(scene(100, 100)))
+    with pytest.raises(UNREADABLE):
+        decode_crop(damaged, lambda w, h: Box(0, 0, w, h), SIZE, reduced)
 
 
 def test_other_files_than_jpegs_are_decoded_in_full():
