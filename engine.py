@@ -25,7 +25,7 @@ from arguments import (
     probability,
 )
 from checkpoint import load_checkpoint, load_weights, save_checkpoint
-from distributed import Processes, gpu_list, launch, launched
+from distributed import Processes, gpu_list, launch, launched, own_device
 from errors import UserError
 from genotypes import resolve_genotype
 from progress import format_seconds, progress_bar
@@ -104,6 +104,17 @@ def launch_if_several_gpus(args: Namespace) -> None:
     elif len(args.gpus) > 1:
         launch(len(args.gpus))
         raise SystemExit(0)
+
+
+def run_training(
+    args: Namespace, train: Callable[[Namespace, RunFolder | None, Processes], None]
+) -> None:
+    """Call `train` in each process, in the main one with the run folder."""
+    launch_if_several_gpus(args)
+    processes = Processes(own_device(args.gpus))
+    run = RunFolder.for_run("train", args) if processes.is_main else None
+    train(args, run, processes)
+    processes.close()
 
 
 def fit(

@@ -16,13 +16,13 @@ from dataset.image_set import (
     set_augmentation,
     training_batches,
 )
-from distributed import Processes, own_device
+from distributed import Processes
 from engine import (
     Data,
     add_training_arguments,
     fit,
-    launch_if_several_gpus,
     parse_training_arguments,
+    run_training,
 )
 from errors import run_script
 from genotypes import resolve_genotype
@@ -101,12 +101,7 @@ def train(args: Namespace, run: RunFolder | None, processes: Processes) -> None:
 
 
 def main() -> None:
-    args = parse_arguments()
-    launch_if_several_gpus(args)
-    processes = Processes(own_device(args.gpus))
-    run = RunFolder.for_run("train", args) if processes.is_main else None
-    train(args, run, processes)
-    processes.close()
+    run_training(parse_arguments(), train)
 
 
 if __name__ == "__main__":
