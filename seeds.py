@@ -10,5 +10,6 @@ import numpy as np
 
 def derive_seed(*place: int) -> int:
     """A 63-bit seed that is a fixed function of `place`, non-negative integers."""
-    high, low = np.random.SeedSequence(place).generate_state(2).tolist()
+    # The length, because SeedSequence takes (1,) and (1, 0) for the same.
+    high, low = np.random.SeedSequence((len(place), *place)).generate_state(2).tolist()
     return (high << 32 | low) >> 1

@@ -1,0 +1,88 @@
+"""The search on two processes (gloo, CPU): a pair in each, the same population in both."""
+
+import shutil
+
+import pytest
+import torch
+from helpers import (
+    TINY,
+    assert_same_tensors,
+    call_script,
+    history_without_seconds,
+    kill_when,
+    only_folder,
+)
+from test_distributed import start_torchrun, torchrun
+
+from distributed import Processes
+from errors import UserError
+
+SEARCH = [*TINY, "--no-cutout", "--pop_size", "6", "--epochs", "2"]
+
+
+def results(folder):
+    names = ("genotype.json", "population.json")
+    return [history_without_seconds(folder), *((folder / name).read_text() for name in names)]
+
+
+def test_two_processes_killed_and_resumed_with_two_or_one(tmp_path, monkeypatch):
+    torchrun(2, "train_search", [*SEARCH, "--save", tmp_path / "whole" / "EXP"])
+    whole = only_folder(tmp_path / "whole")
+    killed = tmp_path / "killed"
+    process = start_torchrun(2, "train_search", [*SEARCH, "--save", killed / "EXP"])
+    kill_when(process, lambda: list(killed.glob("*/checkpoint.pt")))
+    alone = shutil.copytree(only_folder(killed), tmp_path / "alone")
+    assert len(history_without_seconds(alone)) < 6
+
+    torchrun(2, "train_search", ["--resume", only_folder(killed)])
+    assert results(only_folder(killed)) == results(whole)
+    weight_sets = [torch.load(f / "weight_set.pt") for f in (only_folder(killed), whole)]
+    assert_same_tensors(*(weight_set["state_dict"] for weight_set in weight_sets))
+
+    assert call_script("train_search", ["--resume", alone], monkeypatch) == 0
+    records = history_without_seconds(alone)
+    assert [(record["generation"], record["pair"]) for record in records] == [
+        (generation, pair) for generation in range(2) for pair in range(3)
+    ]
+    # The first round was that of two processes: both its pairs trained from one weight set.
+    assert records[:2] == history_without_seconds(whole)[:2]
+
+
+def test_one_process_is_the_published_order(tmp_path, monkeypatch):
+    torchrun(1, "train_search", [*SEARCH, "--save", tmp_path / "launched" / "EXP"])
+    arguments = [*SEARCH, "--save", tmp_path / "plain" / "EXP"]
+    assert call_script("train_search", arguments, monkeypatch) == 0
+    launched, plain = (only_folder(tmp_path / name) for name in ("launched", "plain"))
+    assert results(launched) == results(plain)
+
+
+def test_processes_that_disagree_stop(monkeypatch):
+    processes = Processes(torch.device("cpu"))
+    processes.size = 2
+    for other, agree in ((torch.ones(3), True), (torch.tensor([1.0, 1.0, 1.0000001]), False)):
+        monkeypatch.setattr(
+            processes, "gather", lambda digest, other=other: [digest, hash_of(other)]
+        )
+        if agree:
+            processes.check_agreement([torch.ones(3)])
+        else:
+            with pytest.raises(UserError, match=r"processes \[1\].*--resume"):
+                processes.check_agreement([torch.ones(3)])
+
+
+def hash_of(tensor):
+    """What `check_agreement` sends of `tensor`."""
+    digests = []
+    other = Processes(torch.device("cpu"))
+    other.size = 2
+    other.gather = lambda digest: [digests.append(digest), digest][1:] * 2
+    other.check_agreement([tensor])
+    return digests[0]
+
+
+def test_work_is_shared_out_in_order(monkeypatch):
+    processes = Processes(torch.device("cpu"))
+    assert processes.share_out([3, 1, 2], lambda item: item * 10) == [30, 10, 20]
+    processes.size = 2
+    monkeypatch.setattr(processes, "gather", lambda own: [own, [10]])
+    assert processes.share_out([3, 1, 2], lambda item: item * 10) == [30, 10, 20]
