@@ -298,7 +298,7 @@ def plot(
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(
-        len(ACCOUNTS), len(results), figsize=(4.6 * len(results) + 0.6, 8), squeeze=False,
+        len(ACCOUNTS), len(results), sharey="col", figsize=(4.6 * len(results) + 0.6, 8), squeeze=False,
         layout="constrained",
     )  # fmt: skip
     queries = np.arange(1, BUDGETS[-1] + 1)
@@ -388,7 +388,7 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     add("--evolution_population", type=int, default=10)
     add("--evolution_sample", type=int, default=3)
     add("--published_population", type=int, default=20, help="of slow-fast learning as published")
-    add("--shuffled_population", type=int, default=10, help="of the improved learner")
+    add("--shuffled_population", type=int, default=16, help="of the improved learner")
     add("--save", default="runs/EXP", help="PATH/NAME: the folder is PATH/nasbench201-NAME-...")
     args = parser.parse_args(argv)
     for name, least in (("seeds", 2), ("evolution_population", 1), ("evolution_sample", 1)):
