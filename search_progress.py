@@ -10,7 +10,7 @@ from checkpoint import load_checkpoint, save_checkpoint
 from genotypes import Genotype
 from progress import format_seconds, progress_bar
 from run_folder import RunFolder
-from slow_fast_learning import SlowFastLearning
+from slow_fast_learning import Population
 
 CHECKPOINT_FILE = "checkpoint.pt"
 
@@ -30,7 +30,7 @@ class SearchProgress:
         self,
         run: RunFolder,
         generations: int,
-        learning: SlowFastLearning,
+        learning: Population,
         weight_set: Mapping[str, Tensor],
     ) -> None:
         self.run = run

@@ -27,13 +27,14 @@ from dataset.image_set import (
 )
 from errors import UserError, run_script
 from genotypes import save_genotype
+from learners import LEARNERS
 from model_search import Supernet
 from progress import progress_bar
 from run_folder import RunFolder, parse_with_resume, write_json
 from search_progress import SearchProgress
 from seeds import derive_seed
 from slow_fast_learning import (
-    SlowFastLearning,
+    Population,
     decode,
     search_bounds,
     slow_and_fast,
@@ -54,7 +55,7 @@ def search(args: Namespace, run: RunFolder) -> None:
     weight_set = supernet.state_dict()
     precision = choose_precision(args.precision, device)
     trainer = CandidateTrainer(supernet, data, precision, args.report_freq)
-    learning = SlowFastLearning(*search_bounds(), args.pop_size, args.seed)
+    learning = LEARNERS[args.learner](*search_bounds(), args.pop_size, args.seed)
     progress = SearchProgress(run, args.epochs, learning, weight_set)
     if args.resume:
         progress.resume()
@@ -115,7 +116,7 @@ def load_search_data(args: Namespace, run: RunFolder, device: torch.device) -> S
 
 
 def choose_best(
-    args: Namespace, run: RunFolder, learning: SlowFastLearning, trainer: CandidateTrainer
+    args: Namespace, run: RunFolder, learning: Population, trainer: CandidateTrainer
 ) -> None:
     """Validate the final population with the final weight set, and write it and its best."""
     population = []
@@ -193,6 +194,12 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
         type=non_negative_int,
         default=16,
         help="side of the cutout square in pixels",
+    )
+    add(
+        "--learner",
+        choices=LEARNERS,
+        default="published",
+        help="how slow learners learn (docs/learners.md)",
     )
     add("--pop_size", type=int, default=20, help="population size, even")
     add("--epochs", type=positive_int, default=50, help="generations")

@@ -298,8 +298,8 @@ def plot(
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(
-        len(ACCOUNTS), len(results), sharey="col", figsize=(4.6 * len(results) + 0.6, 8), squeeze=False,
-        layout="constrained",
+        len(ACCOUNTS), len(results), figsize=(4.6 * len(results) + 0.6, 8), sharey="col",
+        squeeze=False, layout="constrained",
     )  # fmt: skip
     queries = np.arange(1, BUDGETS[-1] + 1)
     shown = slice(BUDGETS[0] // 2 - 1, None)
