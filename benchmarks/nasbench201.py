@@ -209,8 +209,8 @@ def run_method(
     return asked[:budget], list(different)[:budget]
 
 
-def test_of_best(cells: list[Cell], table: Table, budget: int) -> np.ndarray:
-    """Test accuracy of the cell best by validation, after each query, float64 (budget,).
+def best_so_far(cells: list[Cell], table: Table, budget: int) -> np.ndarray:
+    """Test and validation accuracy of the cell best by validation after each query (2, budget).
 
     Of cells equal by validation the first found. If `cells` ends early, its last value goes on.
     """
@@ -219,23 +219,23 @@ def test_of_best(cells: list[Cell], table: Table, budget: int) -> np.ndarray:
     best = np.maximum.accumulate(validation)
     is_new = np.concatenate([[True], validation[1:] > best[:-1]])
     last_new = np.maximum.accumulate(np.where(is_new, np.arange(len(cells)), 0))
-    curve = test[last_new]
-    return np.pad(curve, (0, budget - len(cells)), mode="edge")
+    curves = np.stack([test[last_new], best])
+    return np.pad(curves, ((0, 0), (0, budget - len(cells))), mode="edge")
 
 
 def curves_of_seeds(seeds: range, method: Method, table: Table, budget: int) -> np.ndarray:
-    """The curves of several runs of a method, float32 (accounts, seeds, budget)."""
-    curves = np.empty((len(ACCOUNTS), len(seeds), budget), dtype=np.float32)
+    """`best_so_far` of several runs of a method, float32 (accounts, seeds, 2, budget)."""
+    curves = np.empty((len(ACCOUNTS), len(seeds), 2, budget), dtype=np.float32)
     for number, seed in enumerate(seeds):
         for account, cells in enumerate(run_method(method(seed), table.validation, budget)):
-            curves[account, number] = test_of_best(cells, table, budget)
+            curves[account, number] = best_so_far(cells, table, budget)
     return curves
 
 
 def measure(
     methods: dict[str, Method], table: Table, seeds: int, name: str
 ) -> dict[str, np.ndarray]:
-    """The curves of every method, each float32 (accounts, seeds, largest budget)."""
+    """`curves_of_seeds` of every method, up to the largest budget."""
     parts = [range(start, min(start + 25, seeds)) for start in range(0, seeds, 25)]
     tasks = [(label, part) for label in methods for part in parts]
     curves: dict[str, list[np.ndarray]] = {label: [] for label in methods}
@@ -250,28 +250,31 @@ def measure(
 
 
 def summary(curves: np.ndarray, best: float) -> Summary:
-    """Of curves (seeds, budget): mean, standard deviation, 95 % interval of the mean, regret."""
-    curves = curves.astype(np.float64)
-    mean, std = curves.mean(axis=0), curves.std(axis=0, ddof=1)
-    half = 1.96 * std / math.sqrt(len(curves))
+    """Of curves (seeds, 2, budget): the test accuracy's mean, standard deviation, the mean's 95 %
+    interval and regret to `best`; and the mean of the validation accuracy.
+    """
+    test, validation = curves.astype(np.float64).swapaxes(0, 1)
+    mean, std = test.mean(axis=0), test.std(axis=0, ddof=1)
+    half = 1.96 * std / math.sqrt(len(test))
     return {
         "mean": mean,
         "std": std,
         "low": mean - half,
         "high": mean + half,
         "regret": best - mean,
+        "validation": validation.mean(axis=0),
     }
 
 
 def table_lines(summaries: Summaries, compared: str) -> Iterator[str]:
     """The printed table of one image set under one account; `compared` is the method to beat."""
-    yield f"{'method':22} queries    mean     std   95 % interval    regret"
+    yield f"{'method':22} queries    mean     std   95 % interval    regret  validation"
     for label, values in summaries.items():
         for budget in BUDGETS:
             at = {name: value[budget - 1] for name, value in values.items()}
             yield (
                 f"{label:22} {budget:7} {at['mean']:7.3f} {at['std']:7.3f}   "
-                f"{at['low']:.3f}–{at['high']:.3f} {at['regret']:9.3f}"
+                f"{at['low']:.3f}–{at['high']:.3f} {at['regret']:9.3f} {at['validation']:11.3f}"
             )
     for label, values in summaries.items():
         if label != compared:
@@ -352,8 +355,10 @@ def benchmark(args: Namespace) -> None:
             for account in range(len(ACCOUNTS))
         ]
         for account, summaries in zip(ACCOUNTS, results[name], strict=True):
+            print(f"\n{name}, {account}; {args.seeds} seeds")
             print(
-                f"\n{name}, {account}, {args.seeds} seeds; the best test accuracy is {best[name]}"
+                f"best test accuracy {best[name]:.3f}; that of the cell best by validation "
+                f"({table.validation.max():.3f}): {table.test.flat[table.validation.argmax()]:.3f}"
             )
             print(*table_lines(summaries, evolution), sep="\n", flush=True)
     write_json(run.path / "results.json", at_budgets(results))
