@@ -4,7 +4,6 @@ Runs the search, trains its cell from scratch, and trains random cells under the
 is compared is the test accuracy after the last epoch.
 """
 
-import argparse
 import shlex
 import statistics
 import subprocess
@@ -17,6 +16,7 @@ if __name__ == "__main__":  # run as benchmarks/search_vs_random.py: the root is
 
 import numpy as np
 
+from arguments import ArgumentParser, non_negative_int, positive_int
 from checkpoint import load_checkpoint
 from dataset.image_set import SET_NAMES
 from errors import UserError, run_script
@@ -119,22 +119,30 @@ def report(results: dict[str, list[dict]]) -> list[str]:
 
 def parse_arguments(argv: list[str] | None = None) -> Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = ArgumentParser(__doc__)
     add = parser.add_argument
     add("--set", choices=SET_NAMES, default="cifar10", help="image set")
     add("--data", default="./data", help="folder of the image set")
     add("--learner", choices=LEARNERS, default="published", help="of the search")
     add("--random_cells", type=int, default=8, help="number of random cells, at least 2")
-    add("--trainings", type=int, default=1, help="of every cell; their accuracies are averaged")
-    add("--seed", type=int, default=0, help="of the random cells")
-    add("--search_flags", default="", help="flags for train_search.py, the budget above all")
+    add(
+        "--trainings",
+        type=positive_int,
+        default=1,
+        help="of every cell; their accuracies are averaged",
+    )
+    add("--seed", type=non_negative_int, default=0, help="of the random cells")
+    add(
+        "--search_flags",
+        default="",
+        help='flags for train_search.py in one argument (="..."), the budget above all',
+    )
     add("--train_flags", default="", help="flags for train.py: the recipe that all cells share")
     add("--save", default="runs/EXP", help="PATH/NAME: the folder is PATH/compare-NAME-DATE-TIME")
     add("--resume", metavar="DIR", help="go on with the comparison in this run folder")
     args = parse_with_resume(parser, argv, ("data",))
-    for name, least in (("random_cells", 2), ("trainings", 1)):
-        if getattr(args, name) < least:
-            raise UserError(f"--{name} {getattr(args, name)}: must be at least {least}")
+    if args.random_cells < 2:
+        raise UserError(f"--random_cells {args.random_cells}: a spread needs at least 2")
     return args
 
 
