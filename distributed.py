@@ -12,6 +12,7 @@ import torch.distributed
 from torch import Tensor, nn
 
 from errors import UserError
+from progress import progress_bar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -126,9 +127,16 @@ class Processes:
         torch.distributed.all_gather_object(values, value)
         return values
 
-    def share_out(self, items: Sequence[Item], work: Callable[[Item], Result]) -> list[Result]:
-        """The results of `work` on all items, in order; each process does its share of them."""
-        shares = self.gather([work(item) for item in items[self.rank :: self.size]])
+    def share_out(
+        self, items: Sequence[Item], work: Callable[[Item], Result], description: str | None = None
+    ) -> list[Result]:
+        """The results of `work` on all items, in order; each process does its share of them.
+
+        With a `description` the main process shows a progress bar.
+        """
+        shown = self.is_main and description is not None
+        own = progress_bar(items[self.rank :: self.size], description or "", shown=shown)
+        shares = self.gather([work(item) for item in own])
         return [shares[i % self.size][i // self.size] for i in range(len(items))]
 
     def check_agreement(self, tensors: Iterable[Tensor]) -> None:

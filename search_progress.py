@@ -12,7 +12,7 @@ from checkpoint import load_checkpoint, save_checkpoint
 from distributed import Processes
 from progress import format_seconds, progress_bar
 from run_folder import RunFolder
-from slow_fast_learning import SlowFastLearning
+from slow_fast_learning import Population
 
 CHECKPOINT_FILE = "checkpoint.pt"
 
@@ -36,7 +36,7 @@ class SearchProgress:
         run: RunFolder | None,
         processes: Processes,
         generations: int,
-        learning: SlowFastLearning,
+        learning: Population,
         weight_set: Mapping[str, Tensor],
     ) -> None:
         self.run = run

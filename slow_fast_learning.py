@@ -2,9 +2,9 @@
 
 A population of bounded real vectors is paired at random. Of each pair the one with the lower loss
 is the fast learner; the slow learner moves towards it. That much (`SlowFastLearning`,
-`slow_and_fast`) works on any box of bounded variables. The rest of the file is what the search for
-cells adds: how a vector encodes a genotype, and how a pair's two trained networks update the
-weight set.
+`slow_and_fast`, `choices`) works on any box of bounded variables. The rest of the file is what the
+search for cells adds: how a vector encodes a genotype, and how a pair's two trained networks
+update the weight set.
 """
 
 import math
@@ -20,14 +20,17 @@ NODES = 4
 """Intermediate nodes of a cell in the search space."""
 
 
-class SlowFastLearning:
-    """A population of bounded vectors that learn from each other in pairs.
+class Population:
+    """Bounded vectors that meet in pairs; how the slow learner moves is up to the subclasses.
 
     Args:
         lower: lower bounds, float array (dimensions,).
         upper: upper bounds, float array (dimensions,).
         population_size: number of vectors, even and at least 2.
         seed: of the random numbers; the same seed gives the same run.
+
+    Attributes:
+        positions: the vectors, float64 (population_size, dimensions).
 
     Raises:
         ValueError: the population size is odd or less than 2.
@@ -41,17 +44,46 @@ class SlowFastLearning:
         self.lower = np.asarray(lower, dtype=np.float64)
         self.upper = np.asarray(upper, dtype=np.float64)
         self.random = np.random.default_rng(seed)
-        shape = (population_size, len(self.lower))
-        self.positions = self.random.uniform(self.lower, self.upper, shape)
-        self.velocities = np.zeros(shape)
+        self.positions = self.initial_positions(population_size)
+
+    def initial_positions(self, population_size: int) -> np.ndarray:
+        """Where the vectors start: uniformly at random in the box."""
+        return self.random.uniform(self.lower, self.upper, (population_size, len(self.lower)))
 
     def draw_pairs(self) -> list[tuple[int, int]]:
-        """Pair all members at random; each is in one pair."""
+        """Pair all members at random; each is in one pair. Called once at a generation's start."""
         order = self.random.permutation(len(self.positions)).tolist()
         return list(zip(order[::2], order[1::2], strict=True))
 
     def move(self, slow: int, fast: int) -> None:
-        """Move the slow learner towards the fast one, in place (section III-B).
+        """Move the slow learner of a pair towards the fast one, in place."""
+        raise NotImplementedError
+
+    def diversity(self) -> float:
+        """Mean Euclidean distance of the vectors from their centre."""
+        return float(np.linalg.norm(self.positions - self.positions.mean(axis=0), axis=1).mean())
+
+    def state_dict(self) -> dict:
+        """Everything needed to go on, in plain Python types."""
+        return {"positions": self.positions.tolist(), "random": self.random.bit_generator.state}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from what `state_dict` returned."""
+        self.positions = np.array(state["positions"])
+        self.random.bit_generator.state = state["random"]
+
+
+class SlowFastLearning(Population):
+    """The published learner: the slow one moves as particles in a swarm do (section III-B)."""
+
+    def __init__(
+        self, lower: np.ndarray, upper: np.ndarray, population_size: int, seed: int
+    ) -> None:
+        super().__init__(lower, upper, population_size, seed)
+        self.velocities = np.zeros_like(self.positions)
+
+    def move(self, slow: int, fast: int) -> None:
+        """Move the slow learner towards the fast one, in place.
 
         v_slow ← r1·v_slow + r2·(x_fast − x_slow), x_slow ← clip(x_slow + v_slow), with fresh
         r1, r2 ~ U[0, 1] for each variable.
@@ -63,23 +95,12 @@ class SlowFastLearning:
             self.positions[slow] + self.velocities[slow], self.lower, self.upper
         )
 
-    def diversity(self) -> float:
-        """Mean Euclidean distance of the vectors from their centre."""
-        return float(np.linalg.norm(self.positions - self.positions.mean(axis=0), axis=1).mean())
-
     def state_dict(self) -> dict:
-        """Everything needed to go on, in plain Python types."""
-        return {
-            "positions": self.positions.tolist(),
-            "velocities": self.velocities.tolist(),
-            "random": self.random.bit_generator.state,
-        }
+        return {**super().state_dict(), "velocities": self.velocities.tolist()}
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on from what `state_dict` returned."""
-        self.positions = np.array(state["positions"])
+        super().load_state_dict(state)
         self.velocities = np.array(state["velocities"])
-        self.random.bit_generator.state = state["random"]
 
 
 def slow_and_fast(
@@ -96,6 +117,14 @@ def slow_and_fast(
     return (pair[1], pair[0]) if first <= second else (pair[0], pair[1])
 
 
+def choices(positions: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    """The whole numbers that vectors (..., dimensions) stand for, int64 of the same shape.
+
+    Each variable is rounded down; on its upper bound, a whole number, it means the last choice.
+    """
+    return np.minimum(positions.astype(np.int64), upper.astype(np.int64) - 1)
+
+
 def search_bounds() -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper bounds of the search vector, each float64 (32,).
 
@@ -110,15 +139,12 @@ def search_bounds() -> tuple[np.ndarray, np.ndarray]:
 
 
 def decode(vector: np.ndarray) -> Genotype:
-    """The genotype that a search vector (32,) stands for.
-
-    Each variable is rounded down; on its upper bound it means the last choice.
-    """
+    """The genotype that a search vector (32,) stands for, by its `choices`."""
     _, upper = search_bounds()
-    choices = np.minimum(vector.astype(int), upper.astype(int) - 1).tolist()
+    numbers = choices(vector, upper).tolist()
     pairs = [
         (PRIMITIVES[operation], source)
-        for source, operation in zip(choices[::2], choices[1::2], strict=True)
+        for source, operation in zip(numbers[::2], numbers[1::2], strict=True)
     ]
     concat = list(range(2, NODES + 2))
     return Genotype(pairs[: 2 * NODES], concat, pairs[2 * NODES :], concat)

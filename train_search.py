@@ -29,13 +29,14 @@ from dataset.image_set import (
 from distributed import Processes, launched, local_rank
 from errors import UserError, run_script
 from genotypes import genotype_from_dict, save_genotype
+from learners import LEARNERS
 from memory import keep_freed_memory, return_freed_memory
 from model_search import Supernet
 from run_folder import RunFolder, parse_with_resume, write_json
 from search_progress import Pair, SearchProgress
 from seeds import derive_seed
 from slow_fast_learning import (
-    SlowFastLearning,
+    Population,
     decode,
     search_bounds,
     slow_and_fast,
@@ -56,7 +57,7 @@ def search(args: Namespace, run: RunFolder | None, processes: Processes) -> None
     weight_set = supernet.state_dict()
     precision = choose_precision(args.precision, processes.device)
     trainer = CandidateTrainer(supernet, data, precision, args.report_freq)
-    learning = SlowFastLearning(*search_bounds(), args.pop_size, args.seed)
+    learning = LEARNERS[args.learner](*search_bounds(), args.pop_size, args.seed)
     progress = SearchProgress(run, processes, args.epochs, learning, weight_set)
     if args.resume:
         progress.resume()
@@ -124,11 +125,11 @@ def load_search_data(args: Namespace, run: RunFolder | None, device: torch.devic
 
 
 def validate_population(
-    learning: SlowFastLearning, trainer: CandidateTrainer, processes: Processes
+    learning: Population, trainer: CandidateTrainer, processes: Processes
 ) -> list[dict]:
     """Every member of the final population, validated with the final weight set."""
     genotypes = [decode(vector) for vector in learning.positions]
-    results = processes.share_out(genotypes, trainer.validate)
+    results = processes.share_out(genotypes, trainer.validate, "final validation")
     return [
         {
             "genotype": genotype._asdict(),
@@ -209,6 +210,12 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
         type=non_negative_int,
         default=16,
         help="side of the cutout square in pixels",
+    )
+    add(
+        "--learner",
+        choices=LEARNERS,
+        default="published",
+        help="how slow learners learn (docs/learners.md)",
     )
     add("--pop_size", type=int, default=20, help="population size, even")
     add("--epochs", type=positive_int, default=50, help="generations")

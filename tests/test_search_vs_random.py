@@ -1,0 +1,69 @@
+"""The comparison of the search's cell with random cells: its report, its mistakes, and a run."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from helpers import ROOT, TINY_SEARCH, TINY_TRAINING, only_folder
+
+from benchmarks.search_vs_random import parse_arguments, report, run_to_its_end
+from errors import UserError
+from run_folder import RunFolder
+
+
+def test_the_report_compares_means_with_mean_spread_and_best():
+    def trainings(*accuracies):
+        return [{"top1": accuracy, "parameters": 1_250_000} for accuracy in accuracies]
+
+    lines = report(
+        {
+            "found": trainings(95, 97),
+            "random-0": trainings(94, 94),
+            "random-1": trainings(97, 98),
+            "random-2": trainings(92, 93),
+        }
+    )
+    assert [line.split()[0] for line in lines[1:5]] == ["random-1", "found", "random-0", "random-2"]
+    assert lines[2].split() == ["found", "96.00", "%", "1.250", "M"]
+    # Of 94, 97.5 and 92.5: mean 94.67, deviations −0.67, 2.83 and −2.17, √(13.17 / 2) = 2.57.
+    assert "mean 94.67 %, standard deviation 2.57, from 92.50 to 97.50 %" in lines[5]
+    assert "96.00 %, +1.33 to the mean, -1.50 to the best; better than 2 of 3" in lines[6]
+
+
+def test_a_mistake_in_the_scripts_flags_is_passed_on(tmp_path):
+    run = RunFolder.create("compare", str(tmp_path / "EXP"), {})
+    with pytest.raises(UserError, match=r"^train\.py: .*DARTS_V3"):
+        run_to_its_end("train", "found", ["--arch", "DARTS_V3"], run)
+    run.close()
+
+
+def test_a_spread_needs_two_cells():
+    with pytest.raises(UserError, match="--random_cells 1"):
+        parse_arguments(["--random_cells", "1"])
+
+
+@pytest.mark.stress
+def test_a_comparison_and_its_resumption(tmp_path):
+    def compare(*arguments):
+        done = subprocess.run(
+            [sys.executable, "benchmarks/search_vs_random.py", *arguments],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    first = compare(
+        "--set", "digits", "--learner", "shuffled", "--random_cells", "2",
+        "--search_flags", " ".join(TINY_SEARCH[2:]), "--train_flags", " ".join(TINY_TRAINING[2:]),
+        "--save", str(tmp_path / "EXP"),
+    )  # fmt: skip
+    folder = only_folder(tmp_path)
+    results = json.loads((folder / "results.json").read_text())
+    assert list(results) == ["found", "random-0", "random-1"]
+    # Resumed, it finds everything done, and reports the same.
+    again = compare("--resume", str(folder))
+    assert again.splitlines()[-7:] == first.splitlines()[-7:]
+    assert len(list(folder.glob("*/settings.json"))) == 4
