@@ -36,6 +36,14 @@ def non_negative_int(text: str) -> int:
     return _at_least(0, _number(int, text, "a whole number"))
 
 
+def seed_number(text: str) -> int:
+    """A whole number from 0 to 2⁶³ − 1, as a type for argparse."""
+    value = non_negative_int(text)
+    if value >= 2**63:
+        raise argparse.ArgumentTypeError(f"{text} must be less than 2^63")
+    return value
+
+
 def non_negative_float(text: str) -> float:
     """A finite number of at least 0, as a type for argparse."""
     return _at_least(0, _number(float, text, "a number"))

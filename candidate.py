@@ -16,10 +16,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dataset.augmentation import Augmentation
-from dataset.image_set import ImageSet, Statistics, evaluation_batches, training_batches
+from dataset.image_set import (
+    ImageSet,
+    Statistics,
+    evaluation_batches,
+    training_batches,
+    training_steps,
+)
 from genotypes import Genotype
 from model_search import ArchInfo, Supernet
-from utils import Meter, autocast
+from utils import Meter, autocast, clip_gradients
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class SearchData:
     @property
     def steps(self) -> int:
         """Training steps of one pass."""
-        return math.ceil(len(self.train_set) / self.batch_size)
+        return training_steps(len(self.train_set), self.batch_size)
 
     def training_batches(self, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
         """One pass in random order, augmented."""
@@ -132,7 +138,7 @@ class CandidateTrainer:
         for step, (images, labels) in enumerate(self.data.training_batches(seed), start=1):
             optimizer.zero_grad()
             self._backward(images, labels, arch_info)
-            nn.utils.clip_grad_norm_(parameters, recipe.grad_clip)
+            clip_gradients(parameters, recipe.grad_clip)
             optimizer.step()
             if step % self.report_freq == 0:
                 self.log.info("step %d/%d", step, self.data.steps)

@@ -41,7 +41,7 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dic
             f"checkpoint {path}: not a checkpoint, or one with something else than tensors and "
             "plain data in it, which is never loaded"
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged file can make the unpickler fail in any way
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"checkpoint {path}: damaged ({reason})") from None
     if not isinstance(content, dict):

@@ -58,7 +58,7 @@ def local_rank() -> int:
 
 def launched() -> bool:
     """Whether this process was started by torchrun (or by `launch`)."""
-    return "RANK" in os.environ
+    return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR"))
 
 
 def launch(processes: int) -> None:
@@ -73,7 +73,10 @@ def launch(processes: int) -> None:
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         max_restarts=0,
+        run_id="relativenas",
     )
+    # As torchrun does, so that the processes do not fight for the cores.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         elastic_launch(config, sys.executable)(*sys.argv)
     except ChildFailedError as error:
@@ -92,11 +95,11 @@ class Processes:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.rank = int(os.environ.get("RANK", 0))
-        self.size = int(os.environ.get("WORLD_SIZE", 1))
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        self.rank, self.size = 0, 1
         if launched():
-            if device.type == "cuda":
-                torch.cuda.set_device(device)
+            self.rank, self.size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
             backend = "nccl" if device.type == "cuda" else "gloo"
             torch.distributed.init_process_group(backend)
 
@@ -139,8 +142,12 @@ class Processes:
         shares = self.gather([work(item) for item in own])
         return [shares[i % self.size][i // self.size] for i in range(len(items))]
 
-    def check_agreement(self, tensors: Iterable[Tensor]) -> None:
-        """Make sure that `tensors` are the same, bit for bit, in all processes.
+    def check_agreement(self, tensors: Iterable[Tensor], value: object) -> None:
+        """Make sure that all processes hold the same, bit for bit.
+
+        Args:
+            tensors: all on one device.
+            value: numbers in lists and dictionaries, compared by their `repr`.
 
         Raises:
             UserError: they are not.
@@ -148,7 +155,9 @@ class Processes:
         if self.size == 1:
             return
         content = torch.cat([tensor.detach().reshape(-1).view(torch.uint8) for tensor in tensors])
-        digests = self.gather(hashlib.sha256(content.cpu().numpy()).hexdigest())
+        digest = hashlib.sha256(content.cpu().numpy())
+        digest.update(repr(value).encode())
+        digests = self.gather(digest.hexdigest())
         differing = [rank for rank, digest in enumerate(digests) if digest != digests[0]]
         if differing:
             raise UserError(

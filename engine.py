@@ -20,21 +20,23 @@ from torch.nn.parallel import DistributedDataParallel
 from arguments import (
     ArgumentParser,
     non_negative_float,
-    non_negative_int,
     positive_int,
     probability,
+    seed_number,
 )
 from checkpoint import load_checkpoint, load_weights, save_checkpoint
 from distributed import Processes, gpu_list, launch, launched, own_device
 from errors import UserError
-from genotypes import resolve_genotype
+from genotypes import Genotype, load_genotype, resolve_genotype, save_genotype
 from progress import format_seconds, progress_bar
 from run_folder import RunFolder, parse_with_resume
 from seeds import derive_seed
 from trained_network import build_network
-from utils import Meter, autocast, choose_precision
+from utils import Meter, autocast, choose_precision, clip_gradients
 
 Batches = Iterable[tuple[Tensor, Tensor]]
+
+GENOTYPE_FILE = "genotype.json"
 
 CHANGEABLE_ON_RESUME = ("data", "data_path", "data_device", "gpus", "report_freq", "workers")
 
@@ -74,8 +76,13 @@ def add_training_arguments(parser: ArgumentParser, **defaults: object) -> None:
     add("--learning_rate", type=non_negative_float, help="where it is highest")
     add("--momentum", type=non_negative_float, default=0.9, help="of SGD")
     add("--weight_decay", type=non_negative_float, help="of SGD")
-    add("--grad_clip", type=non_negative_float, default=5.0, help="largest norm of the gradient")
-    add("--seed", type=non_negative_int, default=0, help="of all random numbers")
+    add(
+        "--grad_clip",
+        type=non_negative_float,
+        default=5.0,
+        help="largest norm of the gradient; 0: any",
+    )
+    add("--seed", type=seed_number, default=0, help="of all random numbers")
     add("--gpus", type=gpu_list, metavar="0,1,...", help="GPUs, one process each (default 0)")
     add("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="auto: bf16 on GPUs")
     add("--report_freq", type=positive_int, default=50, help="log every so many training steps")
@@ -91,8 +98,19 @@ def parse_training_arguments(parser: ArgumentParser, argv: list[str] | None) -> 
         UserError: an argument is wrong, or `--arch` is not a genotype.
     """
     args = parse_with_resume(parser, argv, CHANGEABLE_ON_RESUME)
-    resolve_genotype(args.arch)
+    run_genotype(args)
     return args
+
+
+def run_genotype(args: Namespace) -> Genotype:
+    """The genotype of `--arch`, or the one that the run folder of `--resume` has kept.
+
+    Raises:
+        UserError: neither a known name nor a readable genotype file.
+    """
+    if args.resume and (kept := Path(args.resume) / GENOTYPE_FILE).exists():
+        return load_genotype(kept)
+    return resolve_genotype(args.arch)
 
 
 def launch_if_several_gpus(args: Namespace) -> None:
@@ -113,8 +131,12 @@ def run_training(
     launch_if_several_gpus(args)
     processes = Processes(own_device(args.gpus))
     run = RunFolder.for_run("train", args) if processes.is_main else None
+    if run and not args.resume:
+        save_genotype(run_genotype(args), run.path / GENOTYPE_FILE)
     train(args, run, processes)
     processes.close()
+    if run:
+        run.close()
 
 
 def fit(
@@ -153,12 +175,13 @@ def fit(
     log = logging.getLogger("relativenas")
     best_top1 = -math.inf
     first_epoch = 0
-    if args.resume and (state := _load_last(run, processes)):
-        load_weights(network, state["state_dict"], run.path / "last.pt" if run else "last.pt")
-        trainer.optimizer.load_state_dict(state["optimizer"])
-        first_epoch, best_top1 = state["epoch"], state["best_top1"]
+    if args.resume:
+        if state := _load_last(run, processes):
+            load_weights(network, state["state_dict"], run.path / "last.pt" if run else "last.pt")
+            trainer.optimizer.load_state_dict(state["optimizer"])
+            first_epoch, best_top1 = state["epoch"], state["best_top1"]
         if run:
-            run.truncate_history(state["history_length"])
+            run.truncate_history(first_epoch)
         log.info("resumed after epoch %d", first_epoch)
 
     for epoch in range(first_epoch, args.epochs):
@@ -178,7 +201,7 @@ def fit(
             validation["top1"], best_top1, format_seconds(seconds),
             format_seconds((args.epochs - epoch - 1) * seconds),
         )  # fmt: skip
-        history_length = run.append_history(
+        run.append_history(
             {
                 "epoch": epoch,
                 "learning_rate": learning_rate(epoch),
@@ -198,7 +221,6 @@ def fit(
         resume_state = {
             "optimizer": trainer.optimizer.state_dict(),
             "best_top1": best_top1,
-            "history_length": history_length,
         }
         save_checkpoint(weights | resume_state, run.path / "last.pt")
 
@@ -272,7 +294,7 @@ class Trainer:
                 total = loss + self.args.auxiliary_weight * loss_aux
         self.optimizer.zero_grad()
         total.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.args.grad_clip)
+        clip_gradients(self.network.parameters(), self.args.grad_clip)
         self.optimizer.step()
         return loss.detach(), logits.detach()
 
@@ -280,8 +302,8 @@ class Trainer:
         if not math.isfinite(loss):
             raise UserError(
                 f"the training loss is {loss} in epoch {epoch + 1}, at the latest in step {step}, "
-                f"at learning rate {learning_rate:g}; the weights before this epoch are in the run "
-                "folder's last.pt; train again with a lower --learning_rate or --grad_clip"
+                f"at learning rate {learning_rate:g}; last.pt holds the weights before this epoch, "
+                "unless it is the first; train again with a lower --learning_rate or --grad_clip"
             )
 
 

@@ -36,13 +36,15 @@ def add_data_arguments(parser: ArgumentParser) -> None:
 
 
 def check_data_path(args: Namespace) -> None:
-    """Refuse to go on without `--data_path`; argparse would ask for it with `--resume` too.
+    """Refuse to go on without `--data_path` (argparse would ask for it with `--resume` too), and
+    make it absolute.
 
     Raises:
         UserError: it is missing.
     """
     if args.data_path is None:
         raise UserError("--data_path is missing: the folder with the images' train/ and val/")
+    args.data_path = os.path.abspath(args.data_path)
 
 
 def plan_loading(

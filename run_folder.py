@@ -16,6 +16,11 @@ from errors import UserError
 
 SETTINGS_FILE = "settings.json"
 HISTORY_FILE = "history.jsonl"
+LOG_FILE = "log.txt"
+LOCK_FILE = "lock"
+
+FOLDER_FILES = (SETTINGS_FILE, HISTORY_FILE, LOG_FILE, LOCK_FILE)
+"""What every run folder has."""
 
 
 class RunFolder:
@@ -39,7 +44,7 @@ class RunFolder:
         """
         if args.resume:
             return cls.reopen(args.resume)
-        return cls.create(kind, args.save, vars(args))
+        return cls.create(kind, args.save, {"script": Path(sys.argv[0]).name, **vars(args)})
 
     @classmethod
     def create(cls, kind: str, save: str, settings: dict) -> "RunFolder":
@@ -71,12 +76,10 @@ class RunFolder:
         read_settings(path)
         return cls(Path(path))
 
-    def append_history(self, record: dict) -> int:
-        """Add a line to history.jsonl; returns the file's length in bytes."""
+    def append_history(self, record: dict) -> None:
+        """Add a line to history.jsonl."""
         with open(self.path / HISTORY_FILE, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
-            file.flush()
-            return file.tell()
 
     def read_history(self) -> list[dict]:
         """The records of history.jsonl."""
@@ -85,10 +88,13 @@ class RunFolder:
             return []
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
-    def truncate_history(self, length: int) -> None:
-        """Drop what was written after the checkpoint that recorded `length` bytes."""
-        with open(self.path / HISTORY_FILE, "a", encoding="utf-8") as file:
-            file.truncate(length)
+    def truncate_history(self, length: int) -> list[dict]:
+        """Drop what was written after the checkpoint that counted `length` lines; returns those."""
+        with open(self.path / HISTORY_FILE, "ab+") as file:
+            file.seek(0)
+            lines = [file.readline() for _ in range(length)]
+            file.truncate(sum(map(len, lines)))
+        return [json.loads(line) for line in lines]
 
     def close(self) -> None:
         """Let go of the folder; the end of the process does so too."""
@@ -97,10 +103,13 @@ class RunFolder:
 
     def _acquire_lock(self) -> int:
         # The system releases the lock when the process ends, however it ends.
-        lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT)
+        try:
+            lock = os.open(self.path / LOCK_FILE, os.O_RDWR | os.O_CREAT)
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written to ({error.strerror})") from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             os.close(lock)
             raise UserError(f"{self.path}: another process is running in this folder") from None
         return lock
@@ -110,7 +119,7 @@ class RunFolder:
         self.log.propagate = False
         self._close_log()
         formatter = logging.Formatter("%(asctime)s %(message)s", "%m/%d %H:%M:%S")
-        for handler in (_ConsoleHandler(), logging.FileHandler(self.path / "log.txt")):
+        for handler in (_ConsoleHandler(), logging.FileHandler(self.path / LOG_FILE)):
             handler.setFormatter(formatter)
             self.log.addHandler(handler)
 
@@ -159,12 +168,16 @@ def parse_with_resume(
         changeable: flags that may differ from the interrupted run's, beside `--resume` itself.
 
     Raises:
-        UserError: `DIR` is not a run folder, or another flag differs from its settings.
+        UserError: `DIR` is not a run folder of this script, or another flag differs from its
+            settings.
     """
     args = parser.parse_args(argv)
     if args.resume is None:
         return args
     settings = read_settings(args.resume)
+    script = settings.get("script")
+    if script != parser.prog:
+        raise UserError(f"--resume {args.resume}: was made by {script}; resume it with that")
     known = {name: value for name, value in settings.items() if name in vars(args)}
     parser.set_defaults(**{name: value for name, value in known.items() if name != "resume"})
     args = parser.parse_args(argv)

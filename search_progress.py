@@ -4,7 +4,6 @@ import logging
 import math
 from collections.abc import Iterator, Mapping
 
-import torch
 from torch import Tensor
 
 from candidate import Outcome
@@ -49,7 +48,6 @@ class SearchProgress:
         self.pairs_done = 0
         self.log = logging.getLogger("relativenas")
         self._records: list[dict] = []
-        self._history_length = 0
 
     @property
     def finished(self) -> bool:
@@ -69,10 +67,8 @@ class SearchProgress:
             self.learning.load_state_dict(state["learning"])
             for name, tensor in state["weight_set"].items():
                 self.weight_set[name].copy_(tensor)
-            self._history_length = state["history_length"]
         if self.run:
-            self.run.truncate_history(self._history_length)
-            self._records = self.run.read_history()
+            self._records = self.run.truncate_history(state["history_length"] if state else 0)
         self.log.info(
             "resumed in generation %d after %d of its pairs", self.generation + 1, self.pairs_done
         )
@@ -106,7 +102,7 @@ class SearchProgress:
         self.pairs_done += 1
         self._records.append(record)
         if self.run:
-            self._history_length = self.run.append_history(record)
+            self.run.append_history(record)
         self.log.info(
             "generation %d pair %d/%d: members %d and %d, losses %.4f and %.4f, "
             "accuracies %.2f %% and %.2f %%, slow learner %s, %s",
@@ -118,8 +114,7 @@ class SearchProgress:
     def save(self) -> None:
         """Write the checkpoint after a round; at a generation's end go over to the next one."""
         # All processes must be about to save the same.
-        tensors = [*self.weight_set.values(), torch.from_numpy(self.learning.positions)]
-        self.processes.check_agreement(tensors)
+        self.processes.check_agreement(self.weight_set.values(), self.learning.state_dict())
         if self.pairs_done == len(self.pairs):
             self._finish_generation()
         if self.run:
@@ -129,7 +124,7 @@ class SearchProgress:
                 "pairs_done": self.pairs_done,
                 "learning": self.learning.state_dict(),
                 "weight_set": self.weight_set,
-                "history_length": self._history_length,
+                "history_length": len(self._records),
             }
             save_checkpoint(state, self.run.path / CHECKPOINT_FILE)
 

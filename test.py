@@ -13,7 +13,7 @@ from dataset.image_set import (
     image_statistics,
     load_image_set,
 )
-from distributed import Processes
+from distributed import Processes, launched, local_rank
 from engine import evaluate
 from errors import UserError, run_script
 from trained_network import add_network_arguments, load_trained_network, print_size
@@ -43,7 +43,8 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
 
 def test(args: Namespace) -> None:
     """Print error rate, accuracies and the size of the network."""
-    device = choose_device(args.device, args.gpu)
+    device = choose_device(args.device, local_rank() if launched() else args.gpu)
+    processes = Processes(device)
     network, description = load_trained_network(args, "cifar", init_channels=36, layers=20)
     network.to(device, memory_format=torch.channels_last)
     name = args.set or description.get("set", "cifar10")
@@ -65,10 +66,15 @@ def test(args: Namespace) -> None:
         statistics = image_statistics(name, train_set)
     result = evaluate(
         network,
-        evaluation_batches(test_set.to(device), args.batch_size, statistics, device),
-        Processes(device),
+        evaluation_batches(
+            test_set.to(device), args.batch_size, statistics, device, processes.rank, processes.size
+        ),
+        processes,
         choose_precision(args.precision, device),
     )
+    processes.close()
+    if not processes.is_main:
+        return
     print(f"test images     {result['count']} of {name}")
     print(f"error rate      {100 - result['top1']:.2f} %")
     print(f"top-1 accuracy  {result['top1']:.2f} %")

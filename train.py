@@ -1,6 +1,7 @@
 """Train a genotype from scratch on CIFAR-10, CIFAR-100, digits or a folder of images."""
 
 import math
+import os
 from argparse import BooleanOptionalAction, Namespace
 from dataclasses import asdict
 
@@ -15,6 +16,7 @@ from dataset.image_set import (
     load_image_set,
     set_augmentation,
     training_batches,
+    training_steps,
 )
 from distributed import Processes
 from engine import (
@@ -22,10 +24,10 @@ from engine import (
     add_training_arguments,
     fit,
     parse_training_arguments,
+    run_genotype,
     run_training,
 )
 from errors import run_script
-from genotypes import resolve_genotype
 from run_folder import RunFolder
 from seeds import derive_seed
 from trained_network import describe_network
@@ -48,8 +50,7 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     add(
         "--cutout_length",
         type=non_negative_int,
-        default=16,
-        help="side of the cutout square in pixels",
+        help="side of the cutout square in pixels (default: half of the image's, 16 on CIFAR)",
     )
     add_training_arguments(
         parser,
@@ -61,7 +62,9 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
         learning_rate=0.025,
         weight_decay=3e-4,
     )
-    return parse_training_arguments(parser, argv)
+    args = parse_training_arguments(parser, argv)
+    args.data = os.path.abspath(args.data)
+    return args
 
 
 def train(args: Namespace, run: RunFolder | None, processes: Processes) -> None:
@@ -72,7 +75,7 @@ def train(args: Namespace, run: RunFolder | None, processes: Processes) -> None:
     statistics = image_statistics(args.set, train_set, run.path / STATISTICS_FILE if run else None)
     data_device = torch.device("cpu") if args.data_device == "cpu" else processes.device
     train_set, test_set = train_set.to(data_device), test_set.to(data_device)
-    augmentation = set_augmentation(args.set, image_size, args.cutout_length if args.cutout else 0)
+    augmentation = set_augmentation(args.set, image_size, args.cutout, args.cutout_length)
     data = Data(
         training_batches=lambda epoch: training_batches(
             train_set, args.batch_size, augmentation, statistics, derive_seed(args.seed, epoch),
@@ -81,11 +84,11 @@ def train(args: Namespace, run: RunFolder | None, processes: Processes) -> None:
         validation_batches=lambda: evaluation_batches(
             test_set, args.batch_size, statistics, processes.device, processes.rank, processes.size
         ),
-        steps=math.ceil(len(train_set) / args.batch_size),
+        steps=training_steps(len(train_set), args.batch_size, processes.size),
     )  # fmt: skip
     network = describe_network(
         "cifar",
-        resolve_genotype(args.arch),
+        run_genotype(args),
         args.init_channels,
         args.layers,
         args.auxiliary,

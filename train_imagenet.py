@@ -13,10 +13,10 @@ from engine import (
     add_training_arguments,
     fit,
     parse_training_arguments,
+    run_genotype,
     run_training,
 )
 from errors import UserError, run_script
-from genotypes import resolve_genotype
 from imagenet_data import IMAGENET, add_data_arguments, check_data_path, plan_loading
 from run_folder import RunFolder
 from seeds import derive_seed
@@ -100,6 +100,8 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     )
     args = parse_training_arguments(parser, argv)
     check_data_path(args)
+    if args.init_channels < 2:
+        raise UserError(f"--init_channels {args.init_channels}: the stem needs at least 2")
     smallest, largest = args.crop_scale
     checks = {
         "final_epochs": (
@@ -134,7 +136,7 @@ def train(args: Namespace, run: RunFolder | None, processes: Processes) -> None:
     )
     network = describe_network(
         "imagenet",
-        resolve_genotype(args.arch),
+        run_genotype(args),
         args.init_channels,
         args.layers,
         args.auxiliary,

@@ -6,6 +6,7 @@ import shlex
 import sys
 from argparse import BooleanOptionalAction, Namespace
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from arguments import (
     non_negative_int,
     positive_int,
     probability,
+    seed_number,
 )
 from candidate import CandidateTrainer, Outcome, SearchData, TrainingRecipe
 from checkpoint import save_checkpoint
@@ -32,8 +34,8 @@ from genotypes import genotype_from_dict, save_genotype
 from learners import LEARNERS
 from memory import keep_freed_memory, return_freed_memory
 from model_search import Supernet
-from run_folder import RunFolder, parse_with_resume, write_json
-from search_progress import Pair, SearchProgress
+from run_folder import FOLDER_FILES, RunFolder, parse_with_resume, write_json
+from search_progress import CHECKPOINT_FILE, Pair, SearchProgress
 from seeds import derive_seed
 from slow_fast_learning import (
     Population,
@@ -43,6 +45,9 @@ from slow_fast_learning import (
     update_weight_set,
 )
 from utils import choose_device, choose_precision
+
+OWN_FILES = (*FOLDER_FILES, CHECKPOINT_FILE, STATISTICS_FILE, "genotype.json", "population.json")
+"""What a search writes into its folder beside the weight set."""
 
 CHANGEABLE_ON_RESUME = ("data", "data_device", "device", "gpu", "save_memory", "report_freq")
 
@@ -116,7 +121,7 @@ def load_search_data(args: Namespace, run: RunFolder | None, device: torch.devic
         train_set=images.subset(order[:train_count]),
         validation_set=images.subset(order[train_count:]),
         augmentation=set_augmentation(
-            args.set, images.images.shape[-1], args.cutout_length if args.cutout else 0
+            args.set, images.images.shape[-1], args.cutout, args.cutout_length
         ),
         statistics=statistics,
         batch_size=args.batch_size,
@@ -166,10 +171,12 @@ def write_results(
 
 def training_command(args: Namespace, run: RunFolder) -> str:
     """The command that trains the found cell on the same images."""
-    python = sys.executable
-    if os.path.commonpath([python, os.getcwd()]) == os.getcwd():
-        python = os.path.relpath(python)
-    command = [python, "train.py", "--set", args.set, "--arch", str(run.path / "genotype.json")]
+    here = Path.cwd()
+    python, script = (
+        str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+        for path in (Path(sys.executable), Path(__file__).resolve().with_name("train.py"))
+    )
+    command = [python, script, "--set", args.set, "--arch", str(run.path / "genotype.json")]
     if args.set == "digits":
         # A network and a number of epochs that suit 1,437 images of 16×16.
         command += [
@@ -208,8 +215,7 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     add(
         "--cutout_length",
         type=non_negative_int,
-        default=16,
-        help="side of the cutout square in pixels",
+        help="side of the cutout square in pixels (default: half of the image's, 16 on CIFAR)",
     )
     add(
         "--learner",
@@ -226,9 +232,14 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     add("--learning_rate_min", type=non_negative_float, default=0.001, help="where its cosine ends")
     add("--momentum", type=non_negative_float, default=0.9, help="of SGD")
     add("--weight_decay", type=non_negative_float, default=3e-4, help="of SGD")
-    add("--grad_clip", type=non_negative_float, default=5.0, help="largest norm of the gradient")
+    add(
+        "--grad_clip",
+        type=non_negative_float,
+        default=5.0,
+        help="largest norm of the gradient; 0: any",
+    )
     add("--drop_path_prob", type=probability, default=0.3, help="where its rise from 0 ends")
-    add("--seed", type=non_negative_int, default=7, help="of all random numbers")
+    add("--seed", type=seed_number, default=7, help="of all random numbers")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="what to compute on")
     add("--gpu", type=non_negative_int, default=0, help="number of the GPU")
     add(
@@ -250,10 +261,18 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     add(
         "--model_path",
         default="weight_set.pt",
-        help="file for the final weight set, seen from the run folder",
+        help="name of the file for the final weight set, in the run folder",
     )
     add("--resume", metavar="DIR", help="go on with the search in this run folder")
     args = parse_with_resume(parser, argv, CHANGEABLE_ON_RESUME)
+    args.data = os.path.abspath(args.data)
+    if args.batch_size < 2:
+        raise UserError(f"--batch_size {args.batch_size}: batch norm needs at least two images")
+    if os.path.basename(args.model_path) != args.model_path or args.model_path in OWN_FILES:
+        raise UserError(
+            f"--model_path {args.model_path}: must be a file name, and none of "
+            + ", ".join(OWN_FILES)
+        )
     if args.pop_size < 2 or args.pop_size % 2:
         raise UserError(f"--pop_size {args.pop_size}: pairs need an even number, at least 2")
     return args
@@ -270,6 +289,8 @@ def main() -> None:
     run = RunFolder.for_run("search", args) if processes.is_main else None
     search(args, run, processes)
     processes.close()
+    if run:
+        run.close()
 
 
 if __name__ == "__main__":

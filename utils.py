@@ -1,5 +1,7 @@
 """Small things that several scripts need: devices, precision, meters, sizes."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -26,7 +28,10 @@ def choose_device(device: str, gpu: int = 0) -> torch.device:
 def choose_precision(precision: str, device: torch.device) -> torch.dtype:
     """The dtype that `--precision fp32|bf16|auto` stands for: auto is bf16 on GPUs that have it."""
     if precision == "auto":
-        has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        if device.type != "cuda":
+            return torch.float32
+        with torch.cuda.device(device):
+            has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if has_bf16 else torch.float32
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
@@ -34,6 +39,12 @@ def choose_precision(precision: str, device: torch.device) -> torch.dtype:
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     """A context that computes in `dtype`; with float32 it changes nothing."""
     return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], largest_norm: float) -> None:
+    """Scale the gradients down to `largest_norm` (Euclidean, over all of them); 0: not at all."""
+    if largest_norm > 0:
+        nn.utils.clip_grad_norm_(parameters, largest_norm)
 
 
 class Meter:

@@ -406,7 +406,7 @@ def load_data(args: Namespace, device: torch.device) -> SearchData:
     return SearchData(
         train_set=kept.subset(order[: args.images]),
         validation_set=kept.subset(order[args.images : 2 * args.images]),
-        augmentation=set_augmentation(args.set, size, cutout_length=size // 2),
+        augmentation=set_augmentation(args.set, size, cutout=True),
         statistics=image_statistics(args.set, images),
         batch_size=args.batch_size,
         device=device,

@@ -1,6 +1,8 @@
 """Image sets held as one tensor: CIFAR-10, CIFAR-100, the embedded digits, a folder of images."""
 
+import fcntl
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -98,10 +100,13 @@ def image_statistics(name: str, train_set: ImageSet, kept: Path | None = None) -
     if name in PUBLISHED_STATISTICS:
         return Statistics(*PUBLISHED_STATISTICS[name])
     if kept is not None and kept.exists():
-        return Statistics(**json.loads(kept.read_text(encoding="utf-8")))
+        numbers = json.loads(kept.read_text(encoding="utf-8"))
+        return Statistics(tuple(numbers["mean"]), tuple(numbers["std"]))
     statistics = _measure_statistics(train_set)
     if kept is not None:
-        kept.write_text(json.dumps(asdict(statistics)) + "\n", encoding="utf-8")
+        temporary = kept.with_name(kept.name + ".tmp")
+        temporary.write_text(json.dumps(asdict(statistics)) + "\n", encoding="utf-8")
+        os.replace(temporary, kept)
     return statistics
 
 
@@ -119,11 +124,16 @@ def _measure_statistics(train_set: ImageSet) -> Statistics:
     return Statistics(tuple(mean.tolist()), tuple(std.tolist()))
 
 
-def set_augmentation(name: str, image_size: int, cutout_length: int) -> Augmentation:
-    """The augmentation that suits a set: digits are not mirrored; crops scale with the image."""
-    return Augmentation(
-        crop_padding=image_size // 8, flip=name != "digits", cutout_length=cutout_length
-    )
+def set_augmentation(
+    name: str, image_size: int, cutout: bool, cutout_length: int | None = None
+) -> Augmentation:
+    """The augmentation that suits a set: digits are not mirrored; crops scale with the image.
+
+    So does the cutout square, unless its length in pixels is given.
+    """
+    if cutout_length is None:
+        cutout_length = image_size // 2
+    return Augmentation(image_size // 8, name != "digits", cutout_length if cutout else 0)
 
 
 def _load_digits(split: str) -> ImageSet:
@@ -145,7 +155,11 @@ def _load_cifar(name: str, data: str, split: str) -> ImageSet:
         dataset = dataset_class(data, train=train)
     except RuntimeError:  # not there, or not intact
         try:
-            dataset = dataset_class(data, train=train, download=True)
+            os.makedirs(data, exist_ok=True)
+            with open(Path(data) / ".download-lock", "w") as lock:
+                # One of several processes downloads; the others find it there.
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                dataset = dataset_class(data, train=train, download=True)
         except (OSError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(
@@ -155,6 +169,12 @@ def _load_cifar(name: str, data: str, split: str) -> ImageSet:
             ) from None
     images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
     return ImageSet(images, torch.tensor(dataset.targets), len(dataset.classes))
+
+
+def training_steps(images: int, batch_size: int, world_size: int = 1) -> int:
+    """How many batches `training_batches` yields to each process."""
+    whole, rest = divmod(images, batch_size)
+    return (whole if batch_size >= 2 * world_size else 0) + (rest >= 2 * world_size)
 
 
 def training_batches(
@@ -204,6 +224,8 @@ def evaluation_batches(
     """This process's part of the set in order, normalised; each image once over all processes."""
     mean, std = statistics.tensors(device)
     own = torch.arange(rank, len(image_set), world_size, device=image_set.images.device)
+    if not len(own):
+        return
     for indices in own.split(max(1, batch_size // world_size)):
         images = image_set.images[indices].to(device, non_blocking=True)
         labels = image_set.labels[indices].to(device, non_blocking=True)

@@ -112,7 +112,12 @@ def _begin(folder: Path, label_of: dict[str, int], image_size: int | None) -> di
     }
     path = folder / STATE_FILE
     if path.exists():
-        state = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            state = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            state = None
+        if not isinstance(state, dict) or not origin.keys() <= state.keys():
+            raise UserError(f"{path}: not what this script writes; remove the folder {folder}")
         for name, value in origin.items():
             if state[name] != value:
                 what = "--image_size" if name == "image_size" else "list"

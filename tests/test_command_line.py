@@ -20,6 +20,7 @@ from helpers import (
 
 from genotypes import DARTS_V1, RelativeNAS, save_genotype
 from model import NetworkCIFAR
+from utils import clip_gradients
 
 SMALL = ["--set", "digits", "--layers", "3", "--init_channels", "2"]
 
@@ -216,3 +217,30 @@ def test_a_mistake_prints_no_traceback_in_a_process_of_its_own(tmp_path):
     assert process.returncode == 2
     assert process.stderr.count("\n") == 1 and "DARTS_V3" in process.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["sub/weights.pt", "/tmp/weights.pt", "checkpoint.pt", "log.txt"])
+def test_the_weight_set_overwrites_nothing(name, tmp_path, monkeypatch, capsys):
+    arguments = [*SMALL, "--model_path", name, "--save", tmp_path / "EXP"]
+    assert_one_line(call_script("train_search", arguments, monkeypatch), capsys, name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_single_training_image_is_too_few(tmp_path, monkeypatch, capsys):
+    write_image_folder(tmp_path / "data", {"train": {"a": 1}, "test": {"a": 1}})
+    arguments = ["--set", "folder", "--data", tmp_path / "data", "--save", tmp_path / "EXP"]
+    assert_one_line(call_script("train", arguments, monkeypatch), capsys, "batch norm needs two")
+
+
+def test_a_batch_of_one_is_too_small_for_the_search(tmp_path, monkeypatch, capsys):
+    arguments = [*SMALL, "--batch_size", "1", "--save", tmp_path / "EXP"]
+    assert_one_line(call_script("train_search", arguments, monkeypatch), capsys, "--batch_size 1")
+
+
+def test_no_clipping_is_not_no_training():
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    parameter.grad = torch.tensor([3.0, 4.0])
+    clip_gradients([parameter], 0)
+    assert parameter.grad.tolist() == [3.0, 4.0]
+    clip_gradients([parameter], 1)
+    assert parameter.grad.tolist() == pytest.approx([0.6, 0.8])

@@ -71,8 +71,10 @@ def test_cifar_uses_the_published_statistics():
 
 
 def test_digits_are_not_mirrored_and_crops_scale():
-    assert set_augmentation("digits", 16, 0) == Augmentation(2, False, 0)
-    assert set_augmentation("cifar10", 32, 16) == Augmentation(4, True, 16)
+    assert set_augmentation("digits", 16, cutout=False) == Augmentation(2, False, 0)
+    assert set_augmentation("digits", 16, cutout=True) == Augmentation(2, False, 8)
+    assert set_augmentation("cifar10", 32, cutout=True) == Augmentation(4, True, 16)
+    assert set_augmentation("cifar10", 32, cutout=True, cutout_length=4) == Augmentation(4, True, 4)
 
 
 def numbered_set(count):

@@ -38,10 +38,9 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
 
 def test_history_is_cut_back_to_what_the_checkpoint_counts(tmp_path):
     run = RunFolder.create("search", str(tmp_path / "EXP"), {})
-    length = run.append_history({"pair": 0})
+    run.append_history({"pair": 0})
     run.append_history({"pair": 1})
-    run.truncate_history(length)
-    assert run.read_history() == [{"pair": 0}]
+    assert run.truncate_history(1) == run.read_history() == [{"pair": 0}]
     run.append_history({"pair": 2})
     assert run.read_history() == [{"pair": 0}, {"pair": 2}]
 

@@ -56,28 +56,31 @@ def test_one_process_is_the_published_order(tmp_path, monkeypatch):
     assert results(launched) == results(plain)
 
 
-def test_processes_that_disagree_stop(monkeypatch):
-    processes = Processes(torch.device("cpu"))
-    processes.size = 2
-    for other, agree in ((torch.ones(3), True), (torch.tensor([1.0, 1.0, 1.0000001]), False)):
-        monkeypatch.setattr(
-            processes, "gather", lambda digest, other=other: [digest, hash_of(other)]
-        )
-        if agree:
-            processes.check_agreement([torch.ones(3)])
-        else:
-            with pytest.raises(UserError, match=r"processes \[1\].*--resume"):
-                processes.check_agreement([torch.ones(3)])
-
-
-def hash_of(tensor):
-    """What `check_agreement` sends of `tensor`."""
+@pytest.mark.parametrize(
+    ("last_weight", "velocity", "agree"),
+    [(1.0, 0.5, True), (1.0000001, 0.5, False), (1.0, 0.5000000000000001, False)],
+)
+def test_processes_that_disagree_stop(last_weight, velocity, agree, monkeypatch):
     digests = []
-    other = Processes(torch.device("cpu"))
-    other.size = 2
-    other.gather = lambda digest: [digests.append(digest), digest][1:] * 2
-    other.check_agreement([tensor])
-    return digests[0]
+
+    def check(last_weight, velocity):
+        processes = Processes(torch.device("cpu"))
+        processes.size = 2
+
+        def gather(digest):
+            digests.append(digest)
+            return [digests[0], digest]
+
+        monkeypatch.setattr(processes, "gather", gather)
+        weights = [torch.tensor(3), torch.tensor([[1.0, last_weight]])]
+        processes.check_agreement(weights, {"velocities": [[velocity]]})
+
+    check(1.0, 0.5)
+    if agree:
+        check(last_weight, velocity)
+    else:
+        with pytest.raises(UserError, match=r"processes \[1\].*--resume"):
+            check(last_weight, velocity)
 
 
 def test_work_is_shared_out_in_order(monkeypatch):
