@@ -338,7 +338,7 @@ VARIANTS = {
     "- inference mode": replace(OURS, inference_mode=False),
     "- keeping freed memory": replace(OURS, keep_freed_memory=False),
     "+ recomputed operations": replace(OURS, recompute=True),
-    "--save_memory": replace(OURS, recompute=True, keep_freed_memory=False),
+    "with --save_memory": replace(OURS, recompute=True, keep_freed_memory=False),
     "+ bf16": replace(OURS, bf16=True),
 }
 """Rows of the table under the plain way: ours, and ours with one measure changed."""
