@@ -103,4 +103,6 @@ def check_same_labels(train: EncodedImages, validation: EncodedImages) -> None:
 
 def _labels_by_class(images: EncodedImages) -> dict[str, int]:
     first = {class_of(images.key(index)): index for index in reversed(range(len(images)))}
-    return {name: images.read(index)[1] for name, index in first.items()}
+    labels = {name: images.read(index)[1] for name, index in first.items()}
+    images.close()  # the loader's processes fork, which an open LMDB must not go through
+    return labels

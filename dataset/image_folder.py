@@ -35,8 +35,10 @@ def load_image_folder(root: Path, split: str, image_size: int) -> tuple[Tensor, 
             cannot be read; names it.
     """
     folders = {"train": root / "train", "test": _test_folder(root)}
+    if split == "test" and not folders["train"].exists():
+        del folders["train"]  # a trained network is tested; nothing to compare the classes with
     classes = {name: class_folders(folder) for name, folder in folders.items()}
-    differing = sorted(set(classes["train"]) ^ set(classes["test"]))
+    differing = sorted(set(classes.get("train", classes["test"])) ^ set(classes["test"]))
     if differing:
         raise UserError(
             f"--data {root}: the classes of {folders['train'].name}/ and {folders['test'].name}/ "

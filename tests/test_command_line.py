@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -89,6 +90,8 @@ def test_a_folder_of_images_is_searched_trained_and_tested(tmp_path, monkeypatch
     assert checkpoint["num_classes"] == 3
     capsys.readouterr()
     # The checkpoint brings the set's name, the size of its images, their mean and deviation.
+    # Training images are not needed any more.
+    shutil.rmtree(data / "train")
     arguments = ["--data", data, "--model_path", folder / "best.pt"]
     assert call_script("test", arguments, monkeypatch) == 0
     assert "24 of folder" in capsys.readouterr().out
