@@ -1,4 +1,4 @@
-"""Memory on the CPU: how the C library hands it out, and how to spend time to need less of it."""
+"""Memory: how the C library hands it out on the CPU, and how to spend time to need less of it."""
 
 import ctypes
 from collections.abc import Iterator
@@ -12,9 +12,6 @@ M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
 M_MMAP_MAX = -4
 
-DEFAULT_MMAP_MAX = 65536
-MMAP_THRESHOLD = 2**20
-
 
 def keep_freed_memory() -> None:
     """Keep what is freed for the next tensor, instead of asking the system for new pages each time.
@@ -23,20 +20,6 @@ def keep_freed_memory() -> None:
     takes up to a third of the step. Does nothing where the C library is not glibc.
     """
     set_allocator({M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1})
-
-
-def return_freed_memory() -> None:
-    """Give every large tensor pages of its own, which go back to the system when it is freed.
-
-    The process is never larger than what it uses, and slower. Does nothing without glibc.
-    """
-    set_allocator(
-        {
-            M_MMAP_MAX: DEFAULT_MMAP_MAX,
-            M_MMAP_THRESHOLD: MMAP_THRESHOLD,
-            M_TRIM_THRESHOLD: MMAP_THRESHOLD,
-        }
-    )
 
 
 def set_allocator(options: dict[int, int]) -> None:

@@ -32,7 +32,7 @@ from distributed import Processes, launched, local_rank
 from errors import UserError, run_script
 from genotypes import genotype_from_dict, save_genotype
 from learners import LEARNERS
-from memory import keep_freed_memory, return_freed_memory
+from memory import keep_freed_memory
 from model_search import Supernet
 from run_folder import FOLDER_FILES, RunFolder, parse_with_resume, write_json
 from search_progress import CHECKPOINT_FILE, Pair, SearchProgress
@@ -281,10 +281,7 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
 def main() -> None:
     args = parse_arguments()
     device = choose_device(args.device, local_rank() if launched() else args.gpu)
-    if args.save_memory:
-        return_freed_memory()
-    else:
-        keep_freed_memory()
+    keep_freed_memory()
     processes = Processes(device)
     run = RunFolder.for_run("search", args) if processes.is_main else None
     search(args, run, processes)

@@ -48,12 +48,10 @@ from depthwise import DepthwiseConv2d
 from errors import UserError, run_script
 from genotypes import Genotype
 from memory import (
-    DEFAULT_MMAP_MAX,
     M_MMAP_MAX,
     M_MMAP_THRESHOLD,
     M_TRIM_THRESHOLD,
     keep_freed_memory,
-    return_freed_memory,
     set_allocator,
 )
 from model_search import Supernet
@@ -322,7 +320,7 @@ class TimedTrainer(CandidateTrainer):
 
 def default_allocator() -> None:
     """glibc's defaults, at the values that its adaptive thresholds reach with large tensors."""
-    set_allocator({M_MMAP_MAX: DEFAULT_MMAP_MAX, M_MMAP_THRESHOLD: 2**25, M_TRIM_THRESHOLD: 2**26})
+    set_allocator({M_MMAP_MAX: 2**16, M_MMAP_THRESHOLD: 2**25, M_TRIM_THRESHOLD: 2**26})
 
 
 # What is compared.
@@ -337,8 +335,7 @@ VARIANTS = {
     "- depthwise gradients": replace(OURS, depthwise=False),
     "- inference mode": replace(OURS, inference_mode=False),
     "- keeping freed memory": replace(OURS, keep_freed_memory=False),
-    "+ recomputed operations": replace(OURS, recompute=True),
-    "with --save_memory": replace(OURS, recompute=True, keep_freed_memory=False),
+    "with --save_memory": replace(OURS, recompute=True),
     "+ bf16": replace(OURS, bf16=True),
 }
 """Rows of the table under the plain way: ours, and ours with one measure changed."""
@@ -377,7 +374,7 @@ class Comparison:
         else:
             supernet = self.make_supernet().to(self.device)
             supernet.load_state_dict(weight_set)
-            keep_freed_memory() if measures.keep_freed_memory else return_freed_memory()
+            keep_freed_memory() if measures.keep_freed_memory else default_allocator()
             peak = PeakMemory(self.device)
             data = self.data if measures.tensor_data else self.loaded_data
             our_turn(genotype, data, supernet, self.make_supernet, measures, watch)
