@@ -28,6 +28,7 @@ from checkpoint import load_checkpoint, load_weights, save_checkpoint
 from distributed import Processes, gpu_list, launch, launched, own_device
 from errors import UserError
 from genotypes import Genotype, load_genotype, resolve_genotype, save_genotype
+from memory import keep_freed_memory
 from progress import format_seconds, progress_bar
 from run_folder import RunFolder, parse_with_resume
 from seeds import derive_seed
@@ -128,6 +129,7 @@ def run_training(
     args: Namespace, train: Callable[[Namespace, RunFolder | None, Processes], None]
 ) -> None:
     """Call `train` in each process, in the main one with the run folder."""
+    keep_freed_memory()
     launch_if_several_gpus(args)
     processes = Processes(own_device(args.gpus))
     run = RunFolder.for_run("train", args) if processes.is_main else None
