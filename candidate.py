@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cuda_graphs import Recorder, ReplayedStep, Step
 from dataset.augmentation import Augmentation
 from dataset.image_set import (
     ImageSet,
@@ -96,15 +97,22 @@ class CandidateTrainer:
         data: what to train and validate on.
         precision: dtype of the computation, float32 or bfloat16.
         report_freq: log every so many training steps.
+        recorder: replays steps as CUDA graphs; None: all of them run as they are.
     """
 
     def __init__(
-        self, supernet: Supernet, data: SearchData, precision: torch.dtype, report_freq: int
+        self,
+        supernet: Supernet,
+        data: SearchData,
+        precision: torch.dtype,
+        report_freq: int,
+        recorder: Recorder | None = None,
     ) -> None:
         self.supernet = supernet
         self.data = data
         self.precision = precision
         self.report_freq = report_freq
+        self.recorder = recorder
         self.log = logging.getLogger("relativenas")
 
     def take_turn(self, genotype: Genotype, recipe: TrainingRecipe, seed: int) -> Outcome:
@@ -135,11 +143,16 @@ class CandidateTrainer:
         optimizer = torch.optim.SGD(
             parameters, recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay
         )
-        for step, (images, labels) in enumerate(self.data.training_batches(seed), start=1):
+
+        @self._replayed
+        def train_on(images: Tensor, labels: Tensor) -> None:
             optimizer.zero_grad()
             self._backward(images, labels, arch_info)
             clip_gradients(parameters, recipe.grad_clip)
             optimizer.step()
+
+        for step, (images, labels) in enumerate(self.data.training_batches(seed), start=1):
+            train_on(images, labels)
             if step % self.report_freq == 0:
                 self.log.info("step %d/%d", step, self.data.steps)
         optimizer.zero_grad()
@@ -155,11 +168,20 @@ class CandidateTrainer:
         self.supernet.eval()
         arch_info = self.supernet.arch_info(genotype)
         meter = Meter(self.data.device)
+
+        @self._replayed
+        def validate_on(images: Tensor, labels: Tensor) -> None:
+            with autocast(images.device, self.precision):
+                logits = self.supernet(images, arch_info)
+                loss = F.cross_entropy(logits, labels)
+            meter.update(loss, logits, labels)
+
         with torch.inference_mode():
             for images, labels in self.data.validation_batches():
-                with autocast(images.device, self.precision):
-                    logits = self.supernet(images, arch_info)
-                    loss = F.cross_entropy(logits, labels)
-                meter.update(loss, logits, labels)
+                validate_on(images, labels)
         result = meter.result()
         return result["loss"], result["top1"]
+
+    def _replayed(self, step: Step) -> Step:
+        # A candidate's steps differ in nothing but the images, so that one recording serves all.
+        return ReplayedStep(step, self.recorder) if self.recorder else step

@@ -21,6 +21,7 @@ from arguments import (
 )
 from candidate import CandidateTrainer, Outcome, SearchData, TrainingRecipe
 from checkpoint import save_checkpoint
+from cuda_graphs import CudaGraphs
 from dataset.image_set import (
     SET_NAMES,
     STATISTICS_FILE,
@@ -49,7 +50,15 @@ from utils import choose_device, choose_precision
 OWN_FILES = (*FOLDER_FILES, CHECKPOINT_FILE, STATISTICS_FILE, "genotype.json", "population.json")
 """What a search writes into its folder beside the weight set."""
 
-CHANGEABLE_ON_RESUME = ("data", "data_device", "device", "gpu", "save_memory", "report_freq")
+CHANGEABLE_ON_RESUME = (
+    "data",
+    "data_device",
+    "device",
+    "gpu",
+    "save_memory",
+    "cuda_graphs",
+    "report_freq",
+)
 
 
 def search(args: Namespace, run: RunFolder | None, processes: Processes) -> None:
@@ -61,7 +70,8 @@ def search(args: Namespace, run: RunFolder | None, processes: Processes) -> None
     supernet.to(processes.device, memory_format=torch.channels_last)
     weight_set = supernet.state_dict()
     precision = choose_precision(args.precision, processes.device)
-    trainer = CandidateTrainer(supernet, data, precision, args.report_freq)
+    recorder = CudaGraphs(processes.device) if args.cuda_graphs else None
+    trainer = CandidateTrainer(supernet, data, precision, args.report_freq, recorder)
     learning = LEARNERS[args.learner](*search_bounds(), args.pop_size, args.seed)
     progress = SearchProgress(run, processes, args.epochs, learning, weight_set)
     if args.resume:
@@ -254,6 +264,12 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
         default=False,
         help="train in less memory, for more time: the same results",
     )
+    add(
+        "--cuda_graphs",
+        action=BooleanOptionalAction,
+        default=False,
+        help="launch each step as one CUDA graph",
+    )
     add("--report_freq", type=positive_int, default=50, help="log every so many training steps")
     add(
         "--save", default="runs/EXP", help="PATH/NAME: the run folder is PATH/search-NAME-DATE-TIME"
@@ -281,6 +297,8 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
 def main() -> None:
     args = parse_arguments()
     device = choose_device(args.device, local_rank() if launched() else args.gpu)
+    if args.cuda_graphs and device.type != "cuda":
+        raise UserError("--cuda_graphs: needs a CUDA GPU; leave it out on the CPU")
     keep_freed_memory()
     processes = Processes(device)
     run = RunFolder.for_run("search", args) if processes.is_main else None

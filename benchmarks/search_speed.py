@@ -35,8 +35,9 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
-from arguments import ArgumentParser, non_negative_int, positive_int
+from arguments import ArgumentParser, non_negative_int, positive_int, seed_number
 from candidate import CandidateTrainer, SearchData, TrainingRecipe
+from cuda_graphs import CudaGraphs
 from dataset.image_set import (
     SET_NAMES,
     ImageSet,
@@ -77,6 +78,7 @@ class Measures:
     keep_freed_memory: bool = True
     recompute: bool = False
     bf16: bool = False
+    cuda_graphs: bool = False
 
 
 @dataclass
@@ -287,7 +289,8 @@ def our_turn(
             lambda _, inputs: (inputs[0].contiguous(memory_format=memory_format), *inputs[1:])
         )
     precision = choose_precision("bf16" if measures.bf16 else "fp32", device)
-    trainer = TimedTrainer(supernet, data, precision, 10**9, watch)
+    recorder = CudaGraphs(device) if measures.cuda_graphs else None
+    trainer = TimedTrainer(supernet, data, precision, 10**9, recorder, watch)
     graph = (
         nullcontext()
         if measures.inference_mode
@@ -337,6 +340,8 @@ VARIANTS = {
     "- keeping freed memory": replace(OURS, keep_freed_memory=False),
     "with --save_memory": replace(OURS, recompute=True),
     "+ bf16": replace(OURS, bf16=True),
+    "+ CUDA graphs": replace(OURS, cuda_graphs=True),
+    "+ bf16, CUDA graphs": replace(OURS, bf16=True, cuda_graphs=True),
 }
 """Rows of the table under the plain way: ours, and ours with one measure changed."""
 
@@ -519,10 +524,9 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
         "--rows",
         nargs="+",
         choices=VARIANTS,
-        default=list(VARIANTS),
-        help="rows beside the plain way",
+        help="rows beside the plain way (default: all that the device can)",
     )
-    add("--seed", type=non_negative_int, default=7, help="of all random numbers")
+    add("--seed", type=seed_number, default=7, help="of all random numbers")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="what to compute on")
     add("--gpu", type=non_negative_int, default=0, help="number of the GPU")
     return parser.parse_args(argv)
@@ -536,7 +540,14 @@ def main() -> None:
         f"{args.images} + {args.images} images of {args.set}, {args.init_channels} channels, "
         f"{args.layers} cells, batch {args.batch_size}, {args.genotypes} genotypes"
     )
-    rows = ["plain", *args.rows]
+    can = [
+        name
+        for name, measures in VARIANTS.items()
+        if comparison.device.type == "cuda" or not measures.cuda_graphs
+    ]
+    rows = ["plain", *(args.rows or can)]
+    if impossible := set(rows[1:]).difference(can):
+        raise UserError(f"--rows: {impossible.pop()!r} needs a CUDA GPU; leave it out on the CPU")
     turns: dict[str, list[Turn]] = {name: [] for name in rows}
     spawn = multiprocessing.get_context("spawn")
     for number in range(args.genotypes):

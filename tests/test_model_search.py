@@ -23,7 +23,7 @@ def make_supernet(layers=3, seed=0):
     return Supernet(4, 3, layers)
 
 
-def make_trainer(supernet, label_count=3):
+def make_trainer(supernet, label_count=3, recorder=None, batch_size=8):
     generator = torch.Generator().manual_seed(1)
     images = torch.randint(256, (40, 3, 8, 8), dtype=torch.uint8, generator=generator)
     labels = torch.randint(label_count, (40,), generator=generator)
@@ -32,10 +32,10 @@ def make_trainer(supernet, label_count=3):
         ImageSet(images[20:], labels[20:], 3),
         Augmentation(1, True, 2),
         Statistics((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
-        batch_size=8,
+        batch_size=batch_size,
         device=torch.device("cpu"),
     )
-    return CandidateTrainer(supernet, data, torch.float32, report_freq=100)
+    return CandidateTrainer(supernet, data, torch.float32, 100, recorder)
 
 
 def snapshot(supernet):
