@@ -4,10 +4,9 @@ from argparse import Namespace
 
 import torch
 
-from arguments import ArgumentParser, non_negative_int, positive_int
+from arguments import ArgumentParser, positive_int
 from dataset.image_set import (
     PUBLISHED_STATISTICS,
-    SET_NAMES,
     Statistics,
     evaluation_batches,
     image_statistics,
@@ -16,6 +15,7 @@ from dataset.image_set import (
 from distributed import Processes, launched, local_rank
 from engine import evaluate
 from errors import UserError, run_script
+from image_arguments import add_device_arguments, add_set_arguments
 from trained_network import add_network_arguments, load_trained_network, print_size
 from utils import choose_device, choose_precision
 
@@ -25,12 +25,9 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
     add("--model_path", required=True, help="checkpoint: our own, or a published state dict")
-    add("--set", choices=SET_NAMES, help="image set (default: the one trained on, or cifar10)")
-    add("--data", default="./data", help="folder of the image set")
-    add("--image_size", type=positive_int, help="size that images of --set folder get")
+    add_set_arguments(parser, of_checkpoint=True)
     add("--batch_size", type=positive_int, default=128, help="images of a step")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="what to compute on")
-    add("--gpu", type=non_negative_int, default=0, help="number of the GPU")
+    add_device_arguments(parser)
     add(
         "--precision",
         choices=("auto", "fp32", "bf16"),

@@ -2,14 +2,13 @@
 
 import math
 import os
-from argparse import BooleanOptionalAction, Namespace
+from argparse import Namespace
 from dataclasses import asdict
 
 import torch
 
-from arguments import ArgumentParser, non_negative_int, positive_int
+from arguments import ArgumentParser
 from dataset.image_set import (
-    SET_NAMES,
     STATISTICS_FILE,
     evaluation_batches,
     image_statistics,
@@ -28,6 +27,7 @@ from engine import (
     run_training,
 )
 from errors import run_script
+from image_arguments import add_augmentation_arguments, add_set_arguments
 from run_folder import RunFolder
 from seeds import derive_seed
 from trained_network import describe_network
@@ -36,22 +36,8 @@ from trained_network import describe_network
 def parse_arguments(argv: list[str] | None = None) -> Namespace:
     """The command line; the defaults are the published recipe (section IV-B)."""
     parser = ArgumentParser(__doc__)
-    add = parser.add_argument
-    add("--set", choices=SET_NAMES, default="cifar10", help="image set to train on")
-    add("--data", default="./data", help="folder of the image set")
-    add("--image_size", type=positive_int, help="size that images of --set folder get (default 32)")
-    add(
-        "--data_device",
-        choices=("auto", "cpu"),
-        default="auto",
-        help="where the images are kept: where the network is (auto), or in CPU memory",
-    )
-    add("--cutout", action=BooleanOptionalAction, default=True, help="use cutout")
-    add(
-        "--cutout_length",
-        type=non_negative_int,
-        help="side of the cutout square in pixels (default: half of the image's, 16 on CIFAR)",
-    )
+    add_set_arguments(parser)
+    add_augmentation_arguments(parser)
     add_training_arguments(
         parser,
         init_channels=36,

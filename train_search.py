@@ -14,7 +14,6 @@ from torch import Tensor
 from arguments import (
     ArgumentParser,
     non_negative_float,
-    non_negative_int,
     positive_int,
     probability,
     seed_number,
@@ -23,7 +22,6 @@ from candidate import CandidateTrainer, Outcome, SearchData, TrainingRecipe
 from checkpoint import save_checkpoint
 from cuda_graphs import CudaGraphs
 from dataset.image_set import (
-    SET_NAMES,
     STATISTICS_FILE,
     image_statistics,
     load_image_set,
@@ -32,6 +30,11 @@ from dataset.image_set import (
 from distributed import Processes, launched, local_rank
 from errors import UserError, run_script
 from genotypes import genotype_from_dict, save_genotype
+from image_arguments import (
+    add_augmentation_arguments,
+    add_device_arguments,
+    add_set_arguments,
+)
 from learners import LEARNERS
 from memory import keep_freed_memory
 from model_search import Supernet
@@ -211,22 +214,9 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     """The command line; the defaults are the published recipe (section IV-A)."""
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
-    add("--set", choices=SET_NAMES, default="cifar10", help="image set to search on")
-    add("--data", default="./data", help="folder of the image set")
-    add("--image_size", type=positive_int, help="size that images of --set folder get (default 32)")
-    add(
-        "--data_device",
-        choices=("auto", "cpu"),
-        default="auto",
-        help="where the images are kept: where the network is (auto), or in CPU memory",
-    )
+    add_set_arguments(parser)
+    add_augmentation_arguments(parser)
     add("--train_portion", type=probability, default=0.5, help="part of the images to train on")
-    add("--cutout", action=BooleanOptionalAction, default=True, help="use cutout")
-    add(
-        "--cutout_length",
-        type=non_negative_int,
-        help="side of the cutout square in pixels (default: half of the image's, 16 on CIFAR)",
-    )
     add(
         "--learner",
         choices=LEARNERS,
@@ -250,8 +240,7 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     )
     add("--drop_path_prob", type=probability, default=0.3, help="where its rise from 0 ends")
     add("--seed", type=seed_number, default=7, help="of all random numbers")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="what to compute on")
-    add("--gpu", type=non_negative_int, default=0, help="number of the GPU")
+    add_device_arguments(parser)
     add(
         "--precision",
         choices=("auto", "fp32", "bf16"),

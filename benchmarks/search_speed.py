@@ -35,11 +35,10 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
-from arguments import ArgumentParser, non_negative_int, positive_int, seed_number
+from arguments import ArgumentParser, positive_int, seed_number
 from candidate import CandidateTrainer, SearchData, TrainingRecipe
 from cuda_graphs import CudaGraphs
 from dataset.image_set import (
-    SET_NAMES,
     ImageSet,
     image_statistics,
     load_image_set,
@@ -48,6 +47,7 @@ from dataset.image_set import (
 from depthwise import DepthwiseConv2d
 from errors import UserError, run_script
 from genotypes import Genotype
+from image_arguments import add_device_arguments, add_set_arguments
 from memory import (
     M_MMAP_MAX,
     M_MMAP_THRESHOLD,
@@ -512,9 +512,7 @@ def print_table(turns: dict[str, list[Turn]], images: int) -> None:
 def parse_arguments(argv: list[str] | None = None) -> Namespace:
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
-    add("--set", choices=SET_NAMES, default="cifar10", help="image set")
-    add("--data", default="./data", help="folder of the image set")
-    add("--image_size", type=positive_int, help="size that images of --set folder get (default 32)")
+    add_set_arguments(parser)
     add("--images", type=positive_int, default=1024, help="to train on, and as many to validate on")
     add("--batch_size", type=positive_int, default=256, help="images of a step")
     add("--init_channels", type=positive_int, default=16, help="channels of the first cells")
@@ -527,19 +525,13 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
         help="rows beside the plain way (default: all that the device can)",
     )
     add("--seed", type=seed_number, default=7, help="of all random numbers")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="what to compute on")
-    add("--gpu", type=non_negative_int, default=0, help="number of the GPU")
+    add_device_arguments(parser)
     return parser.parse_args(argv)
 
 
 def main() -> None:
     args = parse_arguments()
     comparison = Comparison(args)
-    print(
-        f"{hardware_name(comparison.device)}, PyTorch {torch.__version__}\n"
-        f"{args.images} + {args.images} images of {args.set}, {args.init_channels} channels, "
-        f"{args.layers} cells, batch {args.batch_size}, {args.genotypes} genotypes"
-    )
     can = [
         name
         for name, measures in VARIANTS.items()
@@ -548,6 +540,11 @@ def main() -> None:
     rows = ["plain", *(args.rows or can)]
     if impossible := set(rows[1:]).difference(can):
         raise UserError(f"--rows: {impossible.pop()!r} needs a CUDA GPU; leave it out on the CPU")
+    print(
+        f"{hardware_name(comparison.device)}, PyTorch {torch.__version__}\n"
+        f"{args.images} + {args.images} images of {args.set}, {args.init_channels} channels, "
+        f"{args.layers} cells, batch {args.batch_size}, {args.genotypes} genotypes"
+    )
     turns: dict[str, list[Turn]] = {name: [] for name in rows}
     spawn = multiprocessing.get_context("spawn")
     for number in range(args.genotypes):
