@@ -1,0 +1,196 @@
+"""The README: every command in it runs, small, in the order in which they stand there."""
+
+import pickle
+import re
+import runpy
+import shlex
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import ROOT, TINY_IMAGENET, TINY_SEARCH, TINY_TRAINING, write_image_folder
+from test_nasbench201 import ALL_CELLS, make_table, write_table
+from torchvision import datasets
+
+sys.path.append(str(ROOT / "docs"))
+from flags import with_flag_tables
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+TINY = ["--layers", "3", "--init_channels", "2", "--batch_size", "32"]
+
+SMALL = {
+    "train_search.py": [*TINY, "--pop_size", "2", "--epochs", "1"],
+    "train.py": [*TINY, "--epochs", "1", "--gpus", "0"],
+    "train_imagenet.py": [*TINY_IMAGENET, "--gpus", "0"],
+    "test_imagenet.py": ["--gpus", "0"],
+    "benchmarks/loading.py": ["--image_size", "16", "--rounds", "1"],
+    "benchmarks/nasbench201.py": ["--seeds", "2", "--sets", "cifar10"],
+    "benchmarks/search_speed.py": [
+        *TINY, "--images", "9", "--genotypes", "1", "--rows", "ours",
+    ],
+    "benchmarks/search_vs_random.py": [
+        "--random_cells", "2", "--search_flags", shlex.join(TINY_SEARCH[2:]),
+        "--train_flags", shlex.join([*TINY_TRAINING[2:], "--epochs", "1"]),
+    ],
+}  # fmt: skip
+"""What is put behind a script's own flags, so that it takes seconds."""
+
+
+def commands() -> list[str]:
+    """The commands in the README: `sh` blocks, and what stands behind `$` in `text` blocks."""
+    lines = []
+    for language, block in BLOCK.findall(README):
+        block = block.replace("\\\n", " ")
+        if language == "sh":
+            lines += block.splitlines()
+        elif language == "text":
+            lines += [line[2:] for line in block.splitlines() if line.startswith("$ ")]
+    return [command for line in lines if (command := line.partition(" #")[0].strip())]
+
+
+def test_no_command_hides_in_the_prose():
+    prose = BLOCK.sub("", README)
+    assert not re.findall(r"`((?:python|torchrun|bash) [^`]*)`", prose)
+
+
+def test_the_tables_of_flags_are_those_of_the_scripts():
+    assert with_flag_tables(README) == README, "to mend it: python docs/flags.py"
+
+
+def test_what_the_readme_links_to_is_there():
+    links = re.findall(r"\]\(([^)#:]+)\)", README)
+    assert len(links) > 5
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_every_command_runs(tmp_path, monkeypatch, request):
+    work = Workplace(tmp_path, monkeypatch)
+    ran = commands()
+    assert len(ran) > 25
+    for command in ran:
+        try:
+            work.run(command)
+        except Exception as error:
+            pytest.fail(f"{command}: {error!r}")
+
+
+class Workplace:
+    """A folder with small data in which the README's commands run one after the other."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.path = path
+        self.monkeypatch = monkeypatch
+        monkeypatch.chdir(path)
+        write_cifar(path / "data", monkeypatch)
+        two_classes = {"train": {"cat": 9, "dog": 9}, "test": {"cat": 2, "dog": 2}}
+        write_image_folder(path / "DIR", two_classes)
+        write_image_folder(
+            path / "IMAGES", {"train": {"a": 8, "b": 8}, "val": {"a": 3, "b": 3}}, suffix="JPEG"
+        )
+        write_table(path / "TABLE.csv", make_table(), ALL_CELLS)
+
+    def run(self, command: str) -> None:
+        words = [self.fill_in(word) for word in shlex.split(command)]
+        if words[0] == "make":
+            self.make(words[1])
+        elif words[0] == "torchrun":
+            self.torchrun(words[1:])
+        elif Path(words[0]).name == "python":
+            self.python(words[1:])
+        else:
+            raise ValueError("the tests do not know how to run this")
+
+    def fill_in(self, word: str) -> str:
+        """A word of a command with what the README's placeholders stand for."""
+        if re.fullmatch(r"GENOTYPE|runs/search-[^/]+/genotype.json", word):
+            return str(self.newest("search") / "genotype.json")
+        if re.fullmatch(r"MODEL|runs/train-[^/]+/last.pt", word):
+            return str(self.newest("train") / "last.pt")
+        if word in ("SEARCH_RUN", "TRAIN_RUN"):
+            return str(self.newest(word.removesuffix("_RUN").lower()))
+        return {"TABLE": "TABLE.csv", "HOST:PORT": f"localhost:{free_port()}"}.get(word, word)
+
+    def newest(self, kind: str) -> Path:
+        return max(self.path.glob(f"runs/{kind}-*"), key=lambda folder: folder.stat().st_mtime_ns)
+
+    def make(self, target: str) -> None:
+        """Run the scripts of `target` here; `make test`, which this is part of, is only shown."""
+        shown = subprocess.run(
+            ["make", "-C", ROOT, "-n", target], check=True, capture_output=True, text=True
+        ).stdout
+        if target == "test":
+            assert "-m pytest" in shown and "ruff check" in shown
+            return
+        self.run(shown[shown.index(".venv/bin/python train_search.py") :].splitlines()[0])
+
+    def python(self, words: list[str]) -> None:
+        script, *arguments = words
+        if "--resume" not in arguments:
+            arguments += SMALL.get(script, [])
+        if script.startswith("benchmarks/"):  # they start processes that import the script again
+            subprocess.run([sys.executable, ROOT / script, *arguments], check=True)
+            return
+        with self.monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", [script, *arguments])
+            patch.setattr(sys, "path", [str((ROOT / script).parent), *sys.path])
+            try:
+                runpy.run_path(str(ROOT / script), run_name="__main__")
+            except SystemExit as end:
+                assert not end.code, f"exit status {end.code}"
+
+    def torchrun(self, words: list[str]) -> None:
+        """On every machine that the command is for, here two processes at most."""
+        at = next(i for i, word in enumerate(words) if word.endswith(".py"))
+        launcher, script, arguments = words[:at], words[at], words[at + 1 :]
+        machines = int(launcher[launcher.index("--nnodes") + 1]) if "--nnodes" in launcher else 1
+        if machines == 1:
+            launcher = ["--standalone", *launcher]
+        else:
+            launcher[launcher.index("--nproc-per-node") + 1] = "1"
+        if script != "train_imagenet.py":
+            arguments += ["--set", "digits"]
+        command = [
+            str(Path(sys.executable).with_name("torchrun")), *launcher, str(ROOT / script),
+            *arguments, *SMALL[script],
+        ]  # fmt: skip
+        launched = [
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            for _ in range(machines)
+        ]
+        for process in launched:
+            output = process.communicate()[0]
+            assert process.returncode == 0, output
+
+
+def write_cifar(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random images in the files of CIFAR-10 and CIFAR-100, whose checksums are not looked at."""
+    random = np.random.default_rng(0)
+    files = {f"cifar-10-batches-py/data_batch_{number}": 16 for number in range(1, 6)} | {
+        "cifar-10-batches-py/test_batch": 10,
+        "cifar-100-python/train": 100,
+        "cifar-100-python/test": 100,
+    }
+    for name, count in files.items():
+        path = data / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = random.integers(0, 256, (count, 3072), dtype=np.uint8)
+        labels = [index % (100 if "100" in name else 10) for index in range(count)]
+        path.write_bytes(pickle.dumps({"data": pixels, "labels": labels, "fine_labels": labels}))
+    names = [str(number) for number in range(100)]
+    meta = {"batches.meta": {"label_names": names[:10]}, "meta": {"fine_label_names": names}}
+    (data / "cifar-10-batches-py/batches.meta").write_bytes(pickle.dumps(meta["batches.meta"]))
+    (data / "cifar-100-python/meta").write_bytes(pickle.dumps(meta["meta"]))
+    monkeypatch.setattr(datasets.CIFAR10, "_check_integrity", lambda self: True)
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
