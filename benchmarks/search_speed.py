@@ -425,7 +425,13 @@ class Traffic(TorchDispatchMode):
         super().__init__()
         self.bytes = 0
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self,
+        func: torch._ops.OpOverload,
+        types: tuple[type, ...],
+        args: tuple = (),
+        kwargs: dict | None = None,
+    ) -> object:
         result = func(*args, **(kwargs or {}))
         if not func.is_view:
             for value in torch.utils._pytree.tree_leaves((args, kwargs, result)):
