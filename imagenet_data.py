@@ -5,12 +5,11 @@ from argparse import Namespace
 
 from arguments import ArgumentParser, non_negative_int, positive_int
 from dataset.encoded_batches import Loading
-from dataset.image_set import Statistics
+from dataset.pixel_statistics import PUBLISHED_STATISTICS, Statistics
 from distributed import Processes
 from errors import UserError
 
-IMAGENET = Statistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""Mean and standard deviation of ImageNet's pixels, by channel, as everybody uses them."""
+IMAGENET = PUBLISHED_STATISTICS["imagenet"]
 
 
 def add_data_arguments(parser: ArgumentParser) -> None:

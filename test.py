@@ -42,7 +42,7 @@ def test(args: Namespace) -> None:
     """Print error rate, accuracies and the size of the network."""
     device = choose_device(args.device, local_rank() if launched() else args.gpu)
     processes = Processes(device)
-    network, description = load_trained_network(args, "cifar", init_channels=36, layers=20)
+    network, description = load_trained_network(args, "cifar")
     network.to(device, memory_format=torch.channels_last)
     name = args.set or description.get("set", "cifar10")
     image_size = args.image_size
@@ -57,7 +57,7 @@ def test(args: Namespace) -> None:
     if "mean" in description:
         statistics = Statistics(description["mean"], description["std"])
     elif name in PUBLISHED_STATISTICS:
-        statistics = Statistics(*PUBLISHED_STATISTICS[name])
+        statistics = PUBLISHED_STATISTICS[name]
     else:
         train_set = load_image_set(name, args.data, "train", image_size)
         statistics = image_statistics(name, train_set)

@@ -34,7 +34,7 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
 
 def test(args: Namespace, processes: Processes) -> None:
     """Print errors, the size of the network and the speed."""
-    network, description = load_trained_network(args, "imagenet", init_channels=46, layers=14)
+    network, description = load_trained_network(args, "imagenet")
     network.to(processes.device, memory_format=torch.channels_last)
     images = open_images(args.data_path, "val", args.num_classes)
     if images.num_classes != description["num_classes"]:

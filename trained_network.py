@@ -16,6 +16,9 @@ from utils import multiply_adds, parameter_count
 
 NETWORKS = {"cifar": NetworkCIFAR, "imagenet": NetworkImageNet}
 
+PUBLISHED_SIZES = {"cifar": (36, 20), "imagenet": (46, 14)}
+"""Channels of the first cells and number of cells, by kind of network."""
+
 
 def describe_network(
     kind: str,
@@ -70,13 +73,14 @@ def add_network_arguments(parser: ArgumentParser) -> None:
     )
 
 
-def load_trained_network(
-    args: Namespace, kind: str, init_channels: int, layers: int
-) -> tuple[nn.Module, dict]:
+def load_trained_network(args: Namespace, kind: str | None = None) -> tuple[nn.Module, dict]:
     """The network in the checkpoint `args.model_path`, in eval mode, and its description.
 
     Flags that are given (see `add_network_arguments`) go before what the checkpoint says of
-    itself; a published state dict says nothing, and `init_channels` and `layers` are its defaults.
+    itself; a published state dict says nothing, and the published sizes are its defaults.
+
+    Args:
+        kind: of network that it must be, in `NETWORKS`; None: any.
 
     Raises:
         UserError: the file cannot be read or holds another architecture; names what differs.
@@ -86,21 +90,21 @@ def load_trained_network(
     state = published_state_dict(checkpoint, path)
     if "classifier.weight" not in state:
         raise UserError(f"checkpoint {path}: holds no network (no classifier.weight in it)")
+    found = "imagenet" if "stem0.0.weight" in state else "cifar"
     description = describe_network(
-        kind,
+        found,
         resolve_genotype(args.arch or "RelativeNAS"),
-        init_channels,
-        layers,
+        *PUBLISHED_SIZES[found],
         any(name.startswith("auxiliary_head.") for name in state),
         len(state["classifier.weight"]),
     )
     if "genotype" in checkpoint:
         description |= {name: value for name, value in checkpoint.items() if name != "state_dict"}
-        if description["network"] != kind:
-            raise UserError(
-                f"checkpoint {path}: holds a network for {description['network']}, not for {kind}; "
-                f"test it with {'test.py' if kind == 'imagenet' else 'test_imagenet.py'}"
-            )
+    if kind not in (None, description["network"]):
+        raise UserError(
+            f"checkpoint {path}: holds a network for {description['network']}, not for {kind}; "
+            f"test it with {'test.py' if kind == 'imagenet' else 'test_imagenet.py'}"
+        )
     if args.arch:
         description["genotype"] = resolve_genotype(args.arch)._asdict()
     for name in ("init_channels", "layers", "auxiliary"):

@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 
 from dataset.augmentation import Augmentation, augment, normalize
 from dataset.image_folder import load_image_folder
+from dataset.pixel_statistics import PUBLISHED_STATISTICS, Statistics
 from errors import UserError
 from seeds import derive_seed
 
@@ -22,12 +23,6 @@ SET_NAMES = ("cifar10", "cifar100", "digits", "folder")
 DIGITS_FILE = Path(__file__).parent / "digits.npz"
 
 STATISTICS_FILE = "statistics.json"
-
-PUBLISHED_STATISTICS = {
-    "cifar10": ((0.49139968, 0.48215827, 0.44653124), (0.24703233, 0.24348505, 0.26158768)),
-    "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
-}
-"""Mean and standard deviation of the training images, by channel, as the paper uses them."""
 
 
 @dataclass(frozen=True)
@@ -55,18 +50,6 @@ class ImageSet:
     def to(self, device: torch.device) -> "ImageSet":
         """The same set kept on `device`."""
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """Mean and standard deviation of pixels scaled to [0, 1], by channel."""
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-    def tensors(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation as float32 (3,) on `device`."""
-        return torch.tensor(self.mean, device=device), torch.tensor(self.std, device=device)
 
 
 def load_image_set(name: str, data: str, split: str, image_size: int | None = None) -> ImageSet:
@@ -98,7 +81,7 @@ def image_statistics(name: str, train_set: ImageSet, kept: Path | None = None) -
         kept: a JSON file that keeps them: read if it is there, else written.
     """
     if name in PUBLISHED_STATISTICS:
-        return Statistics(*PUBLISHED_STATISTICS[name])
+        return PUBLISHED_STATISTICS[name]
     if kept is not None and kept.exists():
         numbers = json.loads(kept.read_text(encoding="utf-8"))
         return Statistics(tuple(numbers["mean"]), tuple(numbers["std"]))

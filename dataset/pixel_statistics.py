@@ -1,0 +1,28 @@
+"""Mean and standard deviation of an image set's pixels, by which images are normalised."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean and standard deviation of pixels scaled to [0, 1], by channel."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def tensors(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation as float32 (3,) on `device`."""
+        return torch.tensor(self.mean, device=device), torch.tensor(self.std, device=device)
+
+
+PUBLISHED_STATISTICS = {
+    "cifar10": Statistics(
+        (0.49139968, 0.48215827, 0.44653124), (0.24703233, 0.24348505, 0.26158768)
+    ),
+    "cifar100": Statistics((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+    "imagenet": Statistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+"""Those of the training images, as the paper uses them."""
