@@ -14,8 +14,8 @@ from operations import OPERATIONS, FactorizedReduce, ReLUConvBN, drop_path
 class Cell(nn.Module):
     """One cell: two inputs, intermediate nodes that each add up two operations, concatenated.
 
-    Maps (N, C_prev_prev, ...) and (N, C_prev, H, W) to (N, C * multiplier, H', W'), where H' and
-    W' are halved (rounded up) in a reduction cell.
+    Maps (N, C_prev_prev, ...) and (N, C_prev, H, W) to (N, out_channels, H', W'), where H' and W'
+    are halved (rounded up) in a reduction cell.
     """
 
     def __init__(
@@ -28,6 +28,7 @@ class Cell(nn.Module):
         reduction_prev: bool,
     ) -> None:
         super().__init__()
+        self.reduction = reduction
         if reduction_prev:
             self.preprocess0: nn.Module = FactorizedReduce(C_prev_prev, C)
         else:
@@ -39,7 +40,7 @@ class Cell(nn.Module):
         self._ops = nn.ModuleList(
             OPERATIONS[name](C, 2 if reduction and source < 2 else 1) for name, source in pairs
         )
-        self.multiplier = len(self._concat)
+        self.out_channels = len(self._concat) * C
 
     def forward(self, s0: Tensor, s1: Tensor, drop_path_prob: float) -> Tensor:
         states = [self.preprocess0(s0), self.preprocess1(s1)]
@@ -120,7 +121,7 @@ class _Network(nn.Module):
             cell = Cell(genotype, C_prev_prev, C_prev, C_curr, reduction, reduction_prev)
             self.cells.append(cell)
             reduction_prev = reduction
-            C_prev_prev, C_prev = C_prev, cell.multiplier * C_curr
+            C_prev_prev, C_prev = C_prev, cell.out_channels
             if index == 2 * self._layers // 3 and self._auxiliary:
                 self.auxiliary_head = AuxiliaryHead(
                     C_prev,
@@ -204,3 +205,30 @@ class NetworkImageNet(_Network):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         s0 = self.stem0(x)
         return self._forward_cells(s0, self.stem1(s0))
+
+    def forward_features(self, x: Tensor) -> dict[int, Tensor]:
+        """The last feature map at each stride: 4, 8, 16 and 32 (with fewer than 3 cells, some).
+
+        Maps images (N, 3, H, W) to maps (N, channels, ceil(H / stride), ceil(W / stride)), by
+        stride; `feature_channels` has their channels. They come from a batch norm or a sum of
+        such, so they are not rectified.
+        """
+        s0 = self.stem0(x)
+        s1 = self.stem1(s0)
+        stride = 8
+        features = {4: s0, stride: s1}
+        for cell in self.cells:
+            s0, s1 = s1, cell(s0, s1, self.drop_path_prob)
+            stride *= 1 + cell.reduction
+            features[stride] = s1
+        return features
+
+    @property
+    def feature_channels(self) -> dict[int, int]:
+        """Channels of the maps of `forward_features`, by stride."""
+        stride = 8
+        channels = {4: self.stem0[-1].num_features, stride: self.stem1[-1].num_features}
+        for cell in self.cells:
+            stride *= 1 + cell.reduction
+            channels[stride] = cell.out_channels
+        return channels
