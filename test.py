@@ -1,17 +1,14 @@
 """Test a checkpoint on CIFAR-10, CIFAR-100, digits or a folder of images."""
 
+import os
 from argparse import Namespace
+from pathlib import Path
 
 import torch
 
 from arguments import ArgumentParser, positive_int
-from dataset.image_set import (
-    PUBLISHED_STATISTICS,
-    Statistics,
-    evaluation_batches,
-    image_statistics,
-    load_image_set,
-)
+from dataset.image_set import evaluation_batches, image_statistics, load_image_set
+from dataset.pixel_statistics import PUBLISHED_STATISTICS, Statistics
 from distributed import Processes, launched, local_rank
 from engine import evaluate
 from errors import UserError, run_script
@@ -19,12 +16,18 @@ from image_arguments import add_device_arguments, add_set_arguments
 from trained_network import add_network_arguments, load_trained_network, print_size
 from utils import choose_device, choose_precision
 
+DIGITS_MODEL = Path(__file__).resolve().parent / "trained_model" / "digits_model.pt"
+
 
 def parse_arguments(argv: list[str] | None = None) -> Namespace:
     """The command line. What our own checkpoints say of themselves need not be given."""
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
-    add("--model_path", required=True, help="checkpoint: our own, or a published state dict")
+    add(
+        "--model_path",
+        help="checkpoint: our own, or a published state dict (default: "
+        "trained_model/digits_model.pt)",
+    )
     add_set_arguments(parser, of_checkpoint=True)
     add("--batch_size", type=positive_int, default=128, help="images of a step")
     add_device_arguments(parser)
@@ -35,7 +38,10 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
         help="auto: bf16 where the GPU has it",
     )
     add_network_arguments(parser)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.model_path is None:
+        args.model_path = os.path.relpath(DIGITS_MODEL)
+    return args
 
 
 def test(args: Namespace) -> None:
@@ -72,6 +78,7 @@ def test(args: Namespace) -> None:
     processes.close()
     if not processes.is_main:
         return
+    print(f"checkpoint      {args.model_path}")
     print(f"test images     {result['count']} of {name}")
     print(f"error rate      {100 - result['top1']:.2f} %")
     print(f"top-1 accuracy  {result['top1']:.2f} %")
