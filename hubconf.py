@@ -1,0 +1,162 @@
+"""Entry points for `torch.hub.load(REPO, NAME, ...)`."""
+
+import argparse
+import collections.abc
+import contextlib
+import hashlib
+import pathlib
+import sys
+
+from torch import nn
+
+dependencies = ["torch"]
+
+_ROOT = pathlib.Path(__file__).resolve().parent
+
+_PREFIX = f"relativenas_{hashlib.sha256(str(_ROOT).encode()).hexdigest()[:8]}_"
+
+
+def relativenas_cifar10(pretrained: bool | str = False, **options: object) -> nn.Module:
+    """The network for CIFAR-10 with the published cell, from images (N, 3, 32, 32).
+
+    `forward` gives `(logits, logits_aux)`, as in model.py. The network's attributes `mean` and
+    `std` are what images with pixels in [0, 1] are normalised by, channel by channel.
+
+    Args:
+        pretrained: the file of a checkpoint: one of train.py, or a published state dict. False:
+            new weights. True is an error, for this repository has no such weights.
+        options: what differs from the published network or, if it is not given, from what the
+            checkpoint says of itself: `arch` (name of a genotype, or a genotype file),
+            `init_channels`, `layers`, `auxiliary` (whether there is an auxiliary head),
+            `num_classes`.
+
+    Raises:
+        UserError: the checkpoint or the genotype cannot be used; says why in one line.
+    """
+    return _network("cifar", "cifar10", pretrained, **{"num_classes": 10} | options)
+
+
+def relativenas_cifar100(pretrained: bool | str = False, **options: object) -> nn.Module:
+    """The network for CIFAR-100; everything else is as in `relativenas_cifar10`."""
+    return _network("cifar", "cifar100", pretrained, **{"num_classes": 100} | options)
+
+
+def relativenas_imagenet(pretrained: bool | str = False, **options: object) -> nn.Module:
+    """The network for ImageNet, from images (N, 3, 224, 224) or others.
+
+    Everything else is as in `relativenas_cifar10`, but that the checkpoint is one of
+    train_imagenet.py. `forward_features` gives the feature maps at strides 4, 8, 16 and 32.
+    """
+    return _network("imagenet", "imagenet", pretrained, **{"num_classes": 1000} | options)
+
+
+def digits() -> nn.Module:
+    """A trained network for handwritten digits: trained_model/digits_model.pt.
+
+    For images (N, 3, 16, 16); everything else is as in `relativenas_cifar10`.
+    """
+    weights = _ROOT / "trained_model" / "digits_model.pt"
+    return _network("cifar", "digits", str(weights), num_classes=10)
+
+
+def genotype(path: str) -> tuple:
+    """The genotype (normal, normal_concat, reduce, reduce_concat) in a file, or of a known name.
+
+    Raises:
+        UserError: it is neither.
+    """
+    with _own_modules():
+        from genotypes import resolve_genotype
+
+        return resolve_genotype(str(path))
+
+
+def _network(
+    kind: str,
+    set_name: str,
+    pretrained: bool | str,
+    num_classes: int,
+    arch: str | None = None,
+    init_channels: int | None = None,
+    layers: int | None = None,
+    auxiliary: bool | None = None,
+) -> nn.Module:
+    with _own_modules():
+        from dataset.pixel_statistics import PUBLISHED_STATISTICS, Statistics
+        from errors import UserError
+        from genotypes import resolve_genotype
+        from trained_network import (
+            PUBLISHED_SIZES,
+            build_network,
+            describe_network,
+            load_trained_network,
+        )
+
+        if pretrained is True:
+            raise UserError(
+                "pretrained=True: this repository has no such weights; give a checkpoint's file, "
+                "such as pretrained='runs/train-.../last.pt' or a published state dict"
+            )
+        if not pretrained:
+            published = PUBLISHED_SIZES[kind]
+            description = describe_network(
+                kind,
+                resolve_genotype(arch or "RelativeNAS"),
+                init_channels or published[0],
+                layers or published[1],
+                bool(auxiliary),
+                num_classes,
+            )
+            network = build_network(description)
+        else:
+            args = argparse.Namespace(
+                model_path=pretrained,
+                arch=arch,
+                init_channels=init_channels,
+                layers=layers,
+                auxiliary=auxiliary,
+            )
+            network, description = load_trained_network(args, kind)
+            if network.num_classes != num_classes:
+                raise UserError(
+                    f"checkpoint {pretrained}: has {network.num_classes} classes, not "
+                    f"{num_classes}; if that is meant, give num_classes={network.num_classes}"
+                )
+        if "mean" in description:
+            statistics = Statistics(description["mean"], description["std"])
+        else:
+            statistics = PUBLISHED_STATISTICS[set_name]
+    network.mean, network.std = tuple(statistics.mean), tuple(statistics.std)
+    return network
+
+
+@contextlib.contextmanager
+def _own_modules() -> collections.abc.Iterator[None]:
+    """Import this repository's modules under names that nobody else has.
+
+    Their own names (model, utils, test, ...) are common: a module of the caller's must neither be
+    taken for ours, nor be replaced by ours after this.
+    """
+    own = {path.stem for path in _ROOT.glob("*.py")} | {"dataset"}
+    theirs = _take_out(own)
+    loaded_before = [name for name in sys.modules if name.startswith(_PREFIX)]
+    sys.modules.update({name.removeprefix(_PREFIX): sys.modules[name] for name in loaded_before})
+    sys.path.insert(0, str(_ROOT))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(_ROOT))
+        for name, module in _take_out(own).items():
+            # What looks modules up by name later (pickle, torch.compile) finds them by this one.
+            module.__name__ = _PREFIX + name
+            sys.modules[_PREFIX + name] = module
+            for value in vars(module).values():
+                if isinstance(value, type) and value.__module__ == name:
+                    value.__module__ = _PREFIX + name
+        sys.modules.update(theirs)
+
+
+def _take_out(names: set[str]) -> dict:
+    """Remove modules with such names, and what is in them, from those that Python knows."""
+    found = [name for name in sys.modules if name.partition(".")[0] in names]
+    return {name: sys.modules.pop(name) for name in found}
