@@ -3,12 +3,13 @@
 Where the images come from and how the learning rate moves is the scripts' own business.
 """
 
+import json
 import logging
 import math
 import sys
 import time
 from argparse import BooleanOptionalAction, Namespace
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,22 +25,30 @@ from arguments import (
     probability,
     seed_number,
 )
+from atomic_file import write_whole_file
 from checkpoint import load_checkpoint, load_weights, save_checkpoint
 from distributed import Processes, gpu_list, launch, launched, own_device
 from errors import UserError
 from genotypes import Genotype, load_genotype, resolve_genotype, save_genotype
+from live_report import LiveReport
 from memory import keep_freed_memory
 from progress import format_seconds, progress_bar
 from run_folder import RunFolder, parse_with_resume
+from run_history import CONFUSION_FILE, GENOTYPE_FILE, Epoch
+from scalar_log import ScalarLog, add_tensorboard_argument
 from seeds import derive_seed
 from trained_network import build_network
 from utils import Meter, autocast, choose_precision, clip_gradients
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
-GENOTYPE_FILE = "genotype.json"
+CHANGEABLE_ON_RESUME = (
+    "data", "data_path", "data_device", "gpus", "report_freq", "tensorboard", "workers"
+)  # fmt: skip
 
-CHANGEABLE_ON_RESUME = ("data", "data_path", "data_device", "gpus", "report_freq", "workers")
+
+LARGEST_CONFUSION = 200
+"""Of more classes no confusion matrix is kept."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,7 @@ def add_training_arguments(parser: ArgumentParser, **defaults: object) -> None:
     add("--gpus", type=gpu_list, metavar="0,1,...", help="GPUs, one process each (default 0)")
     add("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="auto: bf16 on GPUs")
     add("--report_freq", type=positive_int, default=50, help="log every so many training steps")
+    add_tensorboard_argument(parser)
     add("--save", default="runs/EXP", help="PATH/NAME: the run folder is PATH/train-NAME-...")
     add("--resume", metavar="DIR", help="go on with the training in this run folder")
     parser.set_defaults(**defaults)
@@ -149,11 +159,13 @@ def fit(
     data: Data,
     learning_rate: Callable[[int], float],
     label_smoothing: float = 0.0,
+    class_names: Sequence[str] = (),
 ) -> None:
     """Train the network of `description` from scratch, or from `--resume`.
 
     Writes `last.pt` and `best.pt` after each epoch. Both hold the weights under `state_dict`, in
-    the published format, and `description`; `last.pt` also what resuming needs.
+    the published format, and `description`; `last.pt` also what resuming needs. The report is
+    kept up to date.
 
     Args:
         run: the run folder; None in all processes but the main one.
@@ -161,6 +173,7 @@ def fit(
             beside.
         learning_rate: of an epoch, from 0.
         label_smoothing: of both heads' cross-entropy in training.
+        class_names: if given, the best checkpoint's confusion matrix is kept, for the report.
 
     Raises:
         UserError: there are too few images for the processes, or the loss became infinite or NaN.
@@ -185,13 +198,22 @@ def fit(
         if run:
             run.truncate_history(first_epoch)
         log.info("resumed after epoch %d", first_epoch)
+    scalars = ScalarLog(run, args.tensorboard)
+    scalars.open(first_epoch)
+    report = LiveReport(run) if run else None
+    confusion = None
+    if 0 < len(class_names) <= LARGEST_CONFUSION:
+        shape = (len(class_names), len(class_names))
+        confusion = torch.zeros(shape, dtype=torch.int64, device=processes.device)
 
     for epoch in range(first_epoch, args.epochs):
         started = time.monotonic()
         network.drop_path_prob = args.drop_path_prob * epoch / args.epochs
         torch.manual_seed(derive_seed(args.seed, epoch, processes.rank))  # of drop path
         train = trainer.train_epoch(epoch, learning_rate(epoch))
-        validation = evaluate(network, data.validation_batches(), processes, trainer.precision)
+        validation = evaluate(
+            network, data.validation_batches(), processes, trainer.precision, confusion
+        )
         if not run:
             continue
         seconds = time.monotonic() - started
@@ -203,15 +225,15 @@ def fit(
             validation["top1"], best_top1, format_seconds(seconds),
             format_seconds((args.epochs - epoch - 1) * seconds),
         )  # fmt: skip
-        run.append_history(
-            {
-                "epoch": epoch,
-                "learning_rate": learning_rate(epoch),
-                "train": train,
-                "validation": validation,
-                "seconds": seconds,
-            }
-        )
+        record = {
+            "epoch": epoch,
+            "learning_rate": learning_rate(epoch),
+            "train": train,
+            "validation": validation,
+            "seconds": seconds,
+        }
+        run.append_history(record)
+        scalars.write(epoch + 1, Epoch.from_record(record).scalars())
         weights = {
             **description,
             "state_dict": network.state_dict(),
@@ -220,11 +242,17 @@ def fit(
         }
         if is_best:
             save_checkpoint(weights, run.path / "best.pt")
+            if confusion is not None:
+                save_confusion(confusion, class_names, epoch + 1, run.path / CONFUSION_FILE)
         resume_state = {
             "optimizer": trainer.optimizer.state_dict(),
             "best_top1": best_top1,
         }
         save_checkpoint(weights | resume_state, run.path / "last.pt")
+        report.refresh()
+    scalars.close()
+    if report:
+        report.finish()
 
 
 class Trainer:
@@ -310,10 +338,21 @@ class Trainer:
 
 
 def evaluate(
-    network: nn.Module, batches: Batches, processes: Processes, precision: torch.dtype
+    network: nn.Module,
+    batches: Batches,
+    processes: Processes,
+    precision: torch.dtype,
+    confusion: Tensor | None = None,
 ) -> dict[str, float]:
-    """Loss, top-1 and top-5 accuracy over `batches`, over those of all processes together."""
+    """Loss, top-1 and top-5 accuracy over `batches`, over those of all processes together.
+
+    Args:
+        confusion: int64 (classes, classes), on the processes' device; filled with how many images
+            of each true class (row) are taken for each class (column).
+    """
     network.eval()
+    if confusion is not None:
+        confusion.zero_()
     processes.share_buffers(network)
     meter = Meter(processes.device)
     with torch.inference_mode():
@@ -321,9 +360,20 @@ def evaluate(
             with autocast(images.device, precision):
                 logits, _ = network(images)
                 loss = F.cross_entropy(logits, labels)
-            meter.update(loss, logits, labels)
+            predicted = meter.update(loss, logits, labels)
+            if confusion is not None:
+                places = labels * len(confusion) + predicted
+                confusion.view(-1).scatter_add_(0, places, torch.ones_like(places))
     processes.sum(meter.sums)
+    if confusion is not None:
+        processes.sum(confusion)
     return meter.result()
+
+
+def save_confusion(counts: Tensor, class_names: Sequence[str], epoch: int, path: Path) -> None:
+    """Write what `evaluate` counted, with the classes' names and the epoch (from 1), as JSON."""
+    content = {"epoch": epoch, "classes": list(class_names), "counts": counts.tolist()}
+    write_whole_file(path, json.dumps(content) + "\n")
 
 
 def _load_last(run: RunFolder | None, processes: Processes) -> dict | None:

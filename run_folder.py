@@ -12,6 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from arguments import ArgumentParser
+from atomic_file import write_whole_file
 from errors import UserError
 
 SETTINGS_FILE = "settings.json"
@@ -138,10 +139,8 @@ class _ConsoleHandler(logging.Handler):
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write `content` as indented JSON, beside `path` first and then renamed into place."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    """Write `content` as indented JSON, the whole file or nothing."""
+    write_whole_file(path, json.dumps(content, indent=1) + "\n")
 
 
 def read_settings(path: str) -> dict:

@@ -11,6 +11,9 @@ from checkpoint import load_checkpoint, save_checkpoint
 from distributed import Processes
 from progress import format_seconds, progress_bar
 from run_folder import RunFolder
+from run_history import Generation
+from run_history import Pair as PairRecord
+from scalar_log import ScalarLog
 from slow_fast_learning import Population
 
 CHECKPOINT_FILE = "checkpoint.pt"
@@ -37,12 +40,14 @@ class SearchProgress:
         generations: int,
         learning: Population,
         weight_set: Mapping[str, Tensor],
+        scalars: ScalarLog,
     ) -> None:
         self.run = run
         self.processes = processes
         self.generations = generations
         self.learning = learning
         self.weight_set = weight_set
+        self.scalars = scalars
         self.generation = 0
         self.pairs: list[Pair] = []
         self.pairs_done = 0
@@ -143,6 +148,8 @@ class SearchProgress:
             done, self.generations, own[-1]["diversity"], min(losses, default=math.nan),
             format_seconds(seconds), format_seconds(seconds_left),
         )  # fmt: skip
+        pairs = [PairRecord.from_record(record) for record in own]
+        self.scalars.write(done, Generation(self.generation, pairs).scalars())
         self.generation = done
         self.pairs = []
         self.pairs_done = 0

@@ -86,7 +86,8 @@ def train(args: Namespace, run: RunFolder | None, processes: Processes) -> None:
         """A cosine from `--learning_rate` to 0."""
         return args.learning_rate * (1 + math.cos(math.pi * epoch / args.epochs)) / 2
 
-    fit(args, run, processes, description, data, learning_rate)
+    names = test_set.class_names
+    fit(args, run, processes, description, data, learning_rate, class_names=names)
 
 
 def main() -> None:

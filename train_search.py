@@ -36,9 +36,12 @@ from image_arguments import (
     add_set_arguments,
 )
 from learners import LEARNERS
+from live_report import LiveReport
 from memory import keep_freed_memory
 from model_search import Supernet
 from run_folder import FOLDER_FILES, RunFolder, parse_with_resume, write_json
+from run_history import GENOTYPE_FILE, POPULATION_FILE, REPORT_FILE
+from scalar_log import ScalarLog, add_tensorboard_argument
 from search_progress import CHECKPOINT_FILE, Pair, SearchProgress
 from seeds import derive_seed
 from slow_fast_learning import (
@@ -48,9 +51,11 @@ from slow_fast_learning import (
     slow_and_fast,
     update_weight_set,
 )
-from utils import choose_device, choose_precision
+from utils import as_typed, choose_device, choose_precision
 
-OWN_FILES = (*FOLDER_FILES, CHECKPOINT_FILE, STATISTICS_FILE, "genotype.json", "population.json")
+OWN_FILES = (
+    *FOLDER_FILES, CHECKPOINT_FILE, STATISTICS_FILE, GENOTYPE_FILE, POPULATION_FILE, REPORT_FILE
+)  # fmt: skip
 """What a search writes into its folder beside the weight set."""
 
 CHANGEABLE_ON_RESUME = (
@@ -61,6 +66,7 @@ CHANGEABLE_ON_RESUME = (
     "save_memory",
     "cuda_graphs",
     "report_freq",
+    "tensorboard",
 )
 
 
@@ -76,9 +82,12 @@ def search(args: Namespace, run: RunFolder | None, processes: Processes) -> None
     recorder = CudaGraphs(processes.device) if args.cuda_graphs else None
     trainer = CandidateTrainer(supernet, data, precision, args.report_freq, recorder)
     learning = LEARNERS[args.learner](*search_bounds(), args.pop_size, args.seed)
-    progress = SearchProgress(run, processes, args.epochs, learning, weight_set)
+    scalars = ScalarLog(run, args.tensorboard)
+    progress = SearchProgress(run, processes, args.epochs, learning, weight_set, scalars)
     if args.resume:
         progress.resume()
+    scalars.open(progress.generation)
+    report = LiveReport(run) if run else None
 
     def train_and_validate(pair: Pair) -> list[Outcome]:
         recipe = training_recipe(args, progress.generation)
@@ -99,10 +108,14 @@ def search(args: Namespace, run: RunFolder | None, processes: Processes) -> None
                     update_weight_set(weight_set, weights[fast], weights[slow])
                 progress.record_pair(pair, outcomes, slow)
             progress.save()
+        if report:
+            report.refresh()
 
+    scalars.close()
     population = validate_population(learning, trainer, processes)
     if run:
         write_results(args, run, population, weight_set)
+        report.finish()
 
 
 def training_recipe(args: Namespace, generation: int) -> TrainingRecipe:
@@ -173,8 +186,8 @@ def write_results(
         )
     best = min(finite, key=lambda member: member["loss"])
     genotype = genotype_from_dict(best["genotype"])
-    write_json(run.path / "population.json", population)
-    save_genotype(genotype, run.path / "genotype.json")
+    write_json(run.path / POPULATION_FILE, population)
+    save_genotype(genotype, run.path / GENOTYPE_FILE)
     save_checkpoint({"state_dict": weight_set}, run.path / args.model_path)
     run.log.info("best genotype: %s", genotype)
     run.log.info("its validation accuracy with the shared weights: %.2f %%", best["accuracy"])
@@ -184,12 +197,9 @@ def write_results(
 
 def training_command(args: Namespace, run: RunFolder) -> str:
     """The command that trains the found cell on the same images."""
-    here = Path.cwd()
-    python, script = (
-        str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
-        for path in (Path(sys.executable), Path(__file__).resolve().with_name("train.py"))
-    )
-    command = [python, script, "--set", args.set, "--arch", str(run.path / "genotype.json")]
+    python = as_typed(Path(sys.executable))
+    script = as_typed(Path(__file__).resolve().with_name("train.py"))
+    command = [python, script, "--set", args.set, "--arch", str(run.path / GENOTYPE_FILE)]
     if args.set == "digits":
         # A network and a number of epochs that suit 1,437 images of 16×16.
         command += [
@@ -260,6 +270,7 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
         help="launch each step as one CUDA graph",
     )
     add("--report_freq", type=positive_int, default=50, help="log every so many training steps")
+    add_tensorboard_argument(parser)
     add(
         "--save", default="runs/EXP", help="PATH/NAME: the run folder is PATH/search-NAME-DATE-TIME"
     )

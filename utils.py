@@ -1,6 +1,7 @@
 """Small things that several scripts need: devices, precision, meters, sizes."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -53,12 +54,18 @@ class Meter:
     def __init__(self, device: torch.device) -> None:
         self.sums = torch.zeros(4, dtype=torch.float64, device=device)
 
-    def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Count a batch: its mean `loss` (scalar), `logits` (N, classes), `labels` int64 (N,)."""
-        top5 = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels.view(-1, 1)
+    def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+        """Count a batch: its mean `loss` (scalar), `logits` (N, classes), `labels` int64 (N,).
+
+        Returns:
+            The predicted labels, int64 (N,).
+        """
+        predicted = logits.topk(min(5, logits.shape[1]), dim=1).indices
+        top5 = predicted == labels.view(-1, 1)
         count = torch.full_like(loss, len(labels))
         batch = torch.stack([loss * len(labels), top5[:, 0].sum(), top5.sum(), count])
         self.sums += batch.detach()
+        return predicted[:, 0]
 
     def result(self) -> dict[str, float]:
         """Mean `loss`, `top1` and `top5` accuracy in percent, `count`. Waits for the device."""
@@ -69,6 +76,12 @@ class Meter:
             "top5": 100 * top5 / count,
             "count": round(count),
         }
+
+
+def as_typed(path: Path) -> str:
+    """`path` as one would type it: from the current folder on, if it is in there."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def parameter_count(network: nn.Module) -> int:

@@ -18,7 +18,7 @@ TEST_FOLDERS = ("test", "val")
 """What the folder of the test split may be called, in the order of preference."""
 
 
-def load_image_folder(root: Path, split: str, image_size: int) -> tuple[Tensor, Tensor, int]:
+def load_image_folder(root: Path, split: str, image_size: int) -> tuple[Tensor, Tensor, list[str]]:
     """Decode a split of `root/train/<class>/*` and `root/test/<class>/*` (or `root/val`).
 
     Args:
@@ -27,8 +27,8 @@ def load_image_folder(root: Path, split: str, image_size: int) -> tuple[Tensor, 
         image_size: height and width that every image is resized to, its middle square kept.
 
     Returns:
-        Images, uint8 (N, 3, image_size, image_size), labels, int64 (N,), and the number of
-        classes. A label is the position in the sorted list of class folders.
+        Images, uint8 (N, 3, image_size, image_size), labels, int64 (N,), and the classes' names.
+        A label is the position in the sorted list of class folders.
 
     Raises:
         UserError: a split is missing or has no images, the classes of the two differ, or an image
@@ -60,7 +60,7 @@ def load_image_folder(root: Path, split: str, image_size: int) -> tuple[Tensor, 
         ):
             images[index] = image
     tensor = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
-    return tensor, torch.tensor(labels), len(classes[split])
+    return tensor, torch.tensor(labels), classes[split]
 
 
 def class_folders(folder: Path) -> list[str]:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from atomic_file import write_whole_file
 from dataset.image_folder import class_folders
 from errors import UserError
 from progress import progress_bar
@@ -88,9 +89,7 @@ def write_list(path: Path, keys: Sequence[str]) -> None:
                 )
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(content, encoding="utf-8")
-        os.replace(temporary, path)
+        write_whole_file(path, content)
     except OSError as error:
         raise UserError(f"list {path}: cannot be written ({error.strerror})") from None
 

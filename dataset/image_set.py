@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from atomic_file import write_whole_file
 from dataset.augmentation import Augmentation, augment, normalize
 from dataset.image_folder import load_image_folder
 from dataset.pixel_statistics import PUBLISHED_STATISTICS, Statistics
@@ -33,11 +34,13 @@ class ImageSet:
         images: uint8 (N, 3, H, W), on the device that keeps the data.
         labels: int64 (N,), on the same device.
         num_classes: number of classes; labels are below it.
+        class_names: their names in the labels' order; empty where nobody has named them.
     """
 
     images: Tensor
     labels: Tensor
     num_classes: int
+    class_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -66,7 +69,8 @@ def load_image_set(name: str, data: str, split: str, image_size: int | None = No
         UserError: the data cannot be found, downloaded or read.
     """
     if name == "folder":
-        return ImageSet(*load_image_folder(Path(data), split, image_size or 32))
+        images, labels, names = load_image_folder(Path(data), split, image_size or 32)
+        return ImageSet(images, labels, len(names), tuple(names))
     if image_size is not None:
         raise UserError("--image_size goes with --set folder; the other sets have their own size")
     if name == "digits":
@@ -87,9 +91,7 @@ def image_statistics(name: str, train_set: ImageSet, kept: Path | None = None) -
         return Statistics(tuple(numbers["mean"]), tuple(numbers["std"]))
     statistics = _measure_statistics(train_set)
     if kept is not None:
-        temporary = kept.with_name(kept.name + ".tmp")
-        temporary.write_text(json.dumps(asdict(statistics)) + "\n", encoding="utf-8")
-        os.replace(temporary, kept)
+        write_whole_file(kept, json.dumps(asdict(statistics)) + "\n")
     return statistics
 
 
@@ -126,7 +128,7 @@ def _load_digits(split: str) -> ImageSet:
     # 8×8 of 17 grey levels to 16×16, three channels.
     scaled = F.interpolate(grey[:, None] * (255 / 16), size=(16, 16), mode="bilinear")
     images = scaled.round().to(torch.uint8).expand(-1, 3, -1, -1).contiguous()
-    return ImageSet(images, labels, num_classes=10)
+    return ImageSet(images, labels, 10, tuple("0123456789"))
 
 
 def _load_cifar(name: str, data: str, split: str) -> ImageSet:
@@ -151,7 +153,8 @@ def _load_cifar(name: str, data: str, split: str) -> ImageSet:
                 "--data, or use --set digits, which needs no download"
             ) from None
     images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
-    return ImageSet(images, torch.tensor(dataset.targets), len(dataset.classes))
+    names = tuple(dataset.classes)
+    return ImageSet(images, torch.tensor(dataset.targets), len(names), names)
 
 
 def training_steps(images: int, batch_size: int, world_size: int = 1) -> int:

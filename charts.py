@@ -1,0 +1,196 @@
+"""The curves of a run and the confusion matrix of a network, drawn with matplotlib's objects."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from cell_drawing import OPERATION_COLOURS
+from genotypes import PRIMITIVES
+from run_history import Confusion, Epoch, Generation, Spread
+
+BEST_COLOUR = "#0072B2"
+MEDIAN_COLOUR = "#D55E00"
+BAND_COLOUR = "#E69F00"
+
+FONT_SIZE = 8.0
+PANEL = (3.1, 2.15)
+"""Width and height of a panel in inches."""
+
+LOGARITHMIC_FROM = 30
+"""Losses that span such a factor are drawn on a logarithmic axis."""
+
+COUNTED_CLASSES = 20
+"""With more classes the cells of a confusion matrix have no numbers."""
+
+NAMED_CLASSES = 40
+"""With more classes its axes have no names."""
+
+
+def search_curves(generations: Sequence[Generation]) -> Figure:
+    """Loss, accuracy, diversity, seconds, and the operations of both cells over generations."""
+    figure, panels = _panels(2, 3)
+    numbers = [generation.number + 1 for generation in generations]
+    spreads = {
+        "validation loss": [generation.losses for generation in generations],
+        "validation accuracy (%)": [generation.accuracies for generation in generations],
+    }
+    for axes, (title, values) in zip(panels, spreads.items(), strict=False):
+        _draw_spread(axes, numbers, values)
+        axes.set_title(title)
+    _use_logarithm_if_wide(panels[0])
+    panels[0].legend(frameon=False, fontsize=FONT_SIZE - 1)
+    for axes, title, values in (
+        (panels[2], "diversity", [generation.diversity for generation in generations]),
+        (panels[5], "seconds a generation", [generation.seconds for generation in generations]),
+    ):
+        _draw_line(axes, numbers, values)
+        axes.set_ylim(bottom=0)
+        axes.set_title(title)
+    for axes, cell, title in (
+        (panels[3], "normal", "operations, normal cells (%)"),
+        (panels[4], "reduce", "operations, reduction cells (%)"),
+    ):
+        _draw_shares(axes, numbers, [g.operation_shares(cell) for g in generations])
+        axes.set_title(title)
+    _share_x_axis(panels, numbers, "generation")
+    figure.legend(
+        *panels[3].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=len(PRIMITIVES),
+        fontsize=FONT_SIZE - 1,
+        frameon=False,
+        handlelength=1.0,
+        columnspacing=1.0,
+    )
+    return figure
+
+
+def training_curves(epochs: Sequence[Epoch]) -> Figure:
+    """Loss, accuracy, learning rate and seconds over epochs."""
+    figure, panels = _panels(2, 2)
+    numbers = [epoch.number + 1 for epoch in epochs]
+    losses = [(epoch.training_loss, epoch.validation_loss) for epoch in epochs]
+    accuracies = [(epoch.training_top1, epoch.validation_top1) for epoch in epochs]
+    for axes, title, values in (
+        (panels[0], "loss", losses),
+        (panels[1], "top-1 accuracy (%)", accuracies),
+    ):
+        training, validation = zip(*values, strict=True)
+        _draw_line(axes, numbers, training, MEDIAN_COLOUR, label="training")
+        _draw_line(axes, numbers, validation, label="validation")
+        axes.set_title(title)
+    _use_logarithm_if_wide(panels[0])
+    panels[0].legend(frameon=False, fontsize=FONT_SIZE - 1)
+    for axes, title, values in (
+        (panels[2], "learning rate", [epoch.learning_rate for epoch in epochs]),
+        (panels[3], "seconds an epoch", [epoch.seconds for epoch in epochs]),
+    ):
+        _draw_line(axes, numbers, values)
+        axes.set_ylim(bottom=0)
+        axes.set_title(title)
+    _share_x_axis(panels, numbers, "epoch")
+    return figure
+
+
+def confusion_matrix(confusion: Confusion) -> Figure:
+    """Which classes are taken for which, in percent of each true class."""
+    size = len(confusion.classes)
+    side = 3.4 if size > COUNTED_CLASSES else max(2.4, 0.33 * size)
+    longest = max(map(len, confusion.classes)) if size <= NAMED_CLASSES else 0
+    # Any name a folder can have, also one that is no valid text.
+    names = [name.encode(errors="replace").decode() for name in confusion.classes]
+    names = [name if len(name) <= 20 else name[:19] + "…" for name in names]
+    room = 0.6 + 0.055 * min(longest, 20)
+    figure = Figure(figsize=(side + room + 0.5, side + room), layout="constrained")
+    axes = figure.add_subplot()
+    totals = confusion.counts.sum(axis=1, keepdims=True)
+    shares = 100 * confusion.counts / np.maximum(totals, 1)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
+    bar = figure.colorbar(image, ax=axes, shrink=0.8)
+    bar.set_label("% of the true class", size=FONT_SIZE)
+    bar.ax.tick_params(labelsize=FONT_SIZE - 1)
+    if size <= NAMED_CLASSES:
+        ticks = range(size)
+        axes.set_xticks(ticks, names, rotation=90 if longest > 2 else 0, parse_math=False)
+        axes.set_yticks(ticks, names, parse_math=False)
+    axes.tick_params(labelsize=FONT_SIZE - 1 if size <= COUNTED_CLASSES else 5, length=0)
+    axes.set_xlabel("predicted", size=FONT_SIZE)
+    axes.set_ylabel("true", size=FONT_SIZE)
+    if size <= COUNTED_CLASSES:
+        for row, column in np.argwhere(confusion.counts):
+            axes.text(
+                column, row, str(confusion.counts[row, column]), ha="center", va="center",
+                size=FONT_SIZE - 1.5, color="white" if shares[row, column] > 50 else "black",
+            )  # fmt: skip
+    return figure
+
+
+def _panels(rows: int, columns: int) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(PANEL[0] * columns, PANEL[1] * rows + 0.3), layout="constrained")
+    panels = list(figure.subplots(rows, columns).flat)
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=FONT_SIZE - 1)
+        axes.title.set_size(FONT_SIZE)
+        axes.grid(axis="y", color="#DDDDDD", linewidth=0.6)
+        axes.set_axisbelow(True)
+    return figure, panels
+
+
+def _share_x_axis(panels: list[Axes], numbers: list[int], label: str) -> None:
+    for axes in panels:
+        axes.set_xlabel(label, size=FONT_SIZE)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        if len(numbers) > 1:
+            axes.set_xlim(numbers[0], numbers[-1])
+
+
+def _draw_line(
+    axes: Axes,
+    numbers: list[int],
+    values: Sequence[float | None],
+    colour: str = BEST_COLOUR,
+    label: str | None = None,
+) -> None:
+    # A single point has no line.
+    marker = "o" if len(numbers) == 1 else None
+    floats = np.array(values, dtype=np.float64)
+    axes.plot(numbers, floats, color=colour, label=label, linewidth=1.3, marker=marker, ms=3)
+
+
+def _draw_spread(axes: Axes, numbers: list[int], spreads: list[Spread]) -> None:
+    axes.fill_between(
+        numbers,
+        [spread.lower_quartile for spread in spreads],
+        [spread.upper_quartile for spread in spreads],
+        color=BAND_COLOUR,
+        alpha=0.3,
+        linewidth=0,
+        label="middle half",
+    )
+    _draw_line(axes, numbers, [spread.median for spread in spreads], MEDIAN_COLOUR, "median")
+    _draw_line(axes, numbers, [spread.best for spread in spreads], label="best")
+
+
+def _draw_shares(axes: Axes, numbers: list[int], shares: list[dict[str, float]]) -> None:
+    if len(numbers) == 1:  # an area needs two
+        numbers, shares = [numbers[0] - 0.5, numbers[0] + 0.5], shares * 2
+    axes.stackplot(
+        numbers,
+        [[share[name] for share in shares] for name in PRIMITIVES],
+        labels=PRIMITIVES,
+        colors=[OPERATION_COLOURS[name] for name in PRIMITIVES],
+        edgecolor="white",
+        linewidth=0.4,
+    )
+    axes.set_ylim(0, 100)
+
+
+def _use_logarithm_if_wide(axes: Axes) -> None:
+    values = np.concatenate([line.get_ydata() for line in axes.get_lines()])
+    values = values[np.isfinite(values)]
+    if len(values) and values.min() > 0 and values.max() > LOGARITHMIC_FROM * values.min():
+        axes.set_yscale("log")

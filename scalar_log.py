@@ -1,0 +1,76 @@
+"""Scalars of a run for TensorBoard, in the run folder beside its history."""
+
+import logging
+import sys
+from argparse import BooleanOptionalAction
+from collections.abc import Mapping
+from pathlib import Path
+
+from arguments import ArgumentParser
+from run_folder import RunFolder
+from utils import as_typed
+
+
+def add_tensorboard_argument(parser: ArgumentParser) -> None:
+    """Add `--tensorboard`, which is on unless turned off."""
+    parser.add_argument(
+        "--tensorboard",
+        action=BooleanOptionalAction,
+        default=True,
+        help="log scalars for TensorBoard into the run folder",
+    )
+
+
+class ScalarLog:
+    """Writes a run's scalars step by step; without a run folder, or not `enabled`, nothing.
+
+    Args:
+        run: the run folder; None in all processes but the main one.
+        enabled: `--tensorboard`.
+    """
+
+    def __init__(self, run: RunFolder | None, enabled: bool) -> None:
+        self.folder = run.path if run and enabled else None
+        self.log = logging.getLogger("relativenas")
+        self._writer = None
+
+    def open(self, steps_done: int) -> None:
+        """Begin, or go on after `steps_done`: what was written of later steps counts no more.
+
+        Says which command shows the scalars. If TensorBoard is missing, says that, and nothing is
+        written.
+        """
+        if not self.folder:
+            return
+        try:
+            from torch.utils.tensorboard import SummaryWriter  # takes a second to import
+        except ImportError as error:
+            self.log.warning(
+                "warning: no scalars for TensorBoard (%s); pip install tensorboard, or turn them "
+                "off with --no-tensorboard", error,
+            )  # fmt: skip
+            return
+        self._writer = SummaryWriter(str(self.folder), purge_step=steps_done + 1)
+        self.log.info("curves: %s", tensorboard_command(self.folder))
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Write the `scalars` of a step, counted from 1, by their tags."""
+        if not self._writer:
+            return
+        try:
+            for tag, value in scalars.items():
+                self._writer.add_scalar(tag, value, step)
+            self._writer.flush()
+        except OSError as error:  # of this call, or of the last one: files are written in a thread
+            self.log.warning("warning: no more scalars for TensorBoard (%s)", error)
+            self._writer = None
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self._writer:
+            self._writer.close()
+
+
+def tensorboard_command(folder: Path) -> str:
+    """The command that shows the curves of the runs in `folder`."""
+    return f"{as_typed(Path(sys.executable))} -m tensorboard.main --logdir {as_typed(folder)}"
