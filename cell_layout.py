@@ -43,8 +43,8 @@ LANE_DISTANCE = 0.09
 SMALLEST_GAP = 0.34
 """Between two layers; wider where edges climb."""
 
-SEARCHED_ITEMS = 40
-"""Of a cell with more nodes and lanes the order is not searched for the fewest crossings."""
+SEARCHED_PLACES = 200
+"""Where items could be moved to in all; of a larger cell not every move is tried."""
 
 RESTARTS = 25
 """Random orders that the search for the fewest crossings starts from, beside the plain one."""
@@ -163,7 +163,7 @@ def _fewest_crossings(graph: _Graph) -> list[list[Item]]:
     """An order of each layer's items in which edges cross as rarely as we can find."""
     plain = [list(items) for items in graph.items]
     _sort_by_neighbours(graph, plain)
-    if sum(map(len, plain)) > SEARCHED_ITEMS:
+    if sum(len(items) ** 2 for items in plain) > SEARCHED_PLACES:
         return plain
     random = np.random.default_rng(0)
     candidates = [plain]

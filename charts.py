@@ -31,7 +31,7 @@ NAMED_CLASSES = 40
 
 def search_curves(generations: Sequence[Generation]) -> Figure:
     """Loss, accuracy, diversity, seconds, and the operations of both cells over generations."""
-    figure, panels = _panels(2, 3)
+    figure, panels = _panels(2, 3, legend_height=0.25)
     numbers = [generation.number + 1 for generation in generations]
     spreads = {
         "validation loss": [generation.losses for generation in generations],
@@ -39,26 +39,26 @@ def search_curves(generations: Sequence[Generation]) -> Figure:
     }
     for axes, (title, values) in zip(panels, spreads.items(), strict=False):
         _draw_spread(axes, numbers, values)
-        axes.set_title(title)
+        axes.set_title(title, size=FONT_SIZE, weight="bold", loc="left")
     _use_logarithm_if_wide(panels[0])
-    panels[0].legend(frameon=False, fontsize=FONT_SIZE - 1)
+    panels[0].legend(loc="lower left", frameon=False, fontsize=FONT_SIZE - 1)
     for axes, title, values in (
         (panels[2], "diversity", [generation.diversity for generation in generations]),
         (panels[5], "seconds a generation", [generation.seconds for generation in generations]),
     ):
         _draw_line(axes, numbers, values)
         axes.set_ylim(bottom=0)
-        axes.set_title(title)
+        axes.set_title(title, size=FONT_SIZE, weight="bold", loc="left")
     for axes, cell, title in (
         (panels[3], "normal", "operations, normal cells (%)"),
         (panels[4], "reduce", "operations, reduction cells (%)"),
     ):
         _draw_shares(axes, numbers, [g.operation_shares(cell) for g in generations])
-        axes.set_title(title)
+        axes.set_title(title, size=FONT_SIZE, weight="bold", loc="left")
     _share_x_axis(panels, numbers, "generation")
     figure.legend(
         *panels[3].get_legend_handles_labels(),
-        loc="outside lower center",
+        loc="lower center",
         ncols=len(PRIMITIVES),
         fontsize=FONT_SIZE - 1,
         frameon=False,
@@ -81,16 +81,16 @@ def training_curves(epochs: Sequence[Epoch]) -> Figure:
         training, validation = zip(*values, strict=True)
         _draw_line(axes, numbers, training, MEDIAN_COLOUR, label="training")
         _draw_line(axes, numbers, validation, label="validation")
-        axes.set_title(title)
+        axes.set_title(title, size=FONT_SIZE, weight="bold", loc="left")
     _use_logarithm_if_wide(panels[0])
-    panels[0].legend(frameon=False, fontsize=FONT_SIZE - 1)
+    panels[0].legend(loc="upper right", frameon=False, fontsize=FONT_SIZE - 1)
     for axes, title, values in (
         (panels[2], "learning rate", [epoch.learning_rate for epoch in epochs]),
         (panels[3], "seconds an epoch", [epoch.seconds for epoch in epochs]),
     ):
         _draw_line(axes, numbers, values)
         axes.set_ylim(bottom=0)
-        axes.set_title(title)
+        axes.set_title(title, size=FONT_SIZE, weight="bold", loc="left")
     _share_x_axis(panels, numbers, "epoch")
     return figure
 
@@ -128,13 +128,23 @@ def confusion_matrix(confusion: Confusion) -> Figure:
     return figure
 
 
-def _panels(rows: int, columns: int) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(PANEL[0] * columns, PANEL[1] * rows + 0.3), layout="constrained")
-    panels = list(figure.subplots(rows, columns).flat)
+def _panels(rows: int, columns: int, legend_height: float = 0.0) -> tuple[Figure, list[Axes]]:
+    """Empty panels; below them `legend_height` inches are left."""
+    width, height = PANEL[0] * columns, PANEL[1] * rows + legend_height
+    figure = Figure(figsize=(width, height))
+    # Room in inches for the labels: measuring them would take longer than all the rest.
+    grid = {
+        "left": 0.5 / width,
+        "right": 1 - 0.1 / width,
+        "bottom": (0.42 + legend_height) / height,
+        "top": 1 - 0.25 / height,
+        "wspace": 0.5 / (PANEL[0] - 0.5),
+        "hspace": 0.72 / (PANEL[1] - 0.72),
+    }
+    panels = list(figure.subplots(rows, columns, gridspec_kw=grid).flat)
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=FONT_SIZE - 1)
-        axes.title.set_size(FONT_SIZE)
         axes.grid(axis="y", color="#DDDDDD", linewidth=0.6)
         axes.set_axisbelow(True)
     return figure, panels

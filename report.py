@@ -46,7 +46,7 @@ img { max-width: 100%; height: auto; display: block; margin: 0.8rem 0; }
 table { border-collapse: collapse; font-size: 0.85rem; }
 th, td { padding: 0.15rem 0.55rem; text-align: left; border-bottom: 1px solid #e4e4e4;
   vertical-align: top; }
-th { background: #f4f4f4; font-weight: 600; }
+th { background: #f4f4f4; font-weight: 600; white-space: nowrap; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
 td.cell { font-size: 0.75rem; min-width: 16rem; }
 table.pairs td, table.pairs th { text-align: center; padding: 0.1rem 0.3rem; }

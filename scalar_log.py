@@ -51,7 +51,7 @@ class ScalarLog:
             )  # fmt: skip
             return
         self._writer = SummaryWriter(str(self.folder), purge_step=steps_done + 1)
-        self.log.info("curves: %s", tensorboard_command(self.folder))
+        self.log.info("TensorBoard: %s", tensorboard_command(self.folder))
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Write the `scalars` of a step, counted from 1, by their tags."""
