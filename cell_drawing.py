@@ -3,11 +3,7 @@
 Only matplotlib's objects are used, never pyplot with its global state.
 """
 
-import io
-import warnings
-
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -57,13 +53,6 @@ CELL_DISTANCE = 0.45
 SMALLEST_WIDTH = 3.7
 PAGE_WIDTH = 7.2
 """In inches; cells that fit into it side by side are drawn so, others below each other."""
-
-SAVE_OPTIONS = {
-    "pdf.fonttype": 42,  # TrueType: publishers refuse Type 3
-    "svg.fonttype": "path",
-    "svg.hashsalt": "relativenas",  # the same picture gives the same file
-    "path.simplify": True,
-}
 
 
 def draw_genotype(genotype: Genotype) -> Figure:
@@ -116,17 +105,6 @@ def draw_genotype(genotype: Genotype) -> Figure:
         borderaxespad=0.5,
     )
     return figure
-
-
-def rendered(figure: Figure, file_format: str) -> bytes:
-    """The figure as the content of a file: "png", "svg" or "pdf"."""
-    file = io.BytesIO()
-    # Without a date in it, so that the same picture gives the same file.
-    metadata = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[file_format]
-    with rc_context(SAVE_OPTIONS), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # a class name in a script the font lacks
-        figure.savefig(file, format=file_format, dpi=200, metadata=metadata)
-    return file.getvalue()
 
 
 def _legend_handles(genotype: Genotype) -> list[Line2D]:

@@ -40,14 +40,15 @@ def search_curves(generations: Sequence[Generation]) -> Figure:
     for axes, (title, values) in zip(panels, spreads.items(), strict=False):
         _draw_spread(axes, numbers, values)
         axes.set_title(title, size=FONT_SIZE, weight="bold", loc="left")
-    _use_logarithm_if_wide(panels[0])
-    panels[0].legend(loc="lower left", frameon=False, fontsize=FONT_SIZE - 1)
+    losses = spreads["validation loss"]
+    _use_logarithm_if_wide(panels[0], [n for s in losses for n in (s.best, s.upper_quartile)])
+    panels[0].legend(frameon=False, fontsize=FONT_SIZE - 1)
     for axes, title, values in (
         (panels[2], "diversity", [generation.diversity for generation in generations]),
         (panels[5], "seconds a generation", [generation.seconds for generation in generations]),
     ):
         _draw_line(axes, numbers, values)
-        axes.set_ylim(bottom=0)
+        _start_at_zero(axes)
         axes.set_title(title, size=FONT_SIZE, weight="bold", loc="left")
     for axes, cell, title in (
         (panels[3], "normal", "operations, normal cells (%)"),
@@ -82,14 +83,14 @@ def training_curves(epochs: Sequence[Epoch]) -> Figure:
         _draw_line(axes, numbers, training, MEDIAN_COLOUR, label="training")
         _draw_line(axes, numbers, validation, label="validation")
         axes.set_title(title, size=FONT_SIZE, weight="bold", loc="left")
-    _use_logarithm_if_wide(panels[0])
-    panels[0].legend(loc="upper right", frameon=False, fontsize=FONT_SIZE - 1)
+    _use_logarithm_if_wide(panels[0], [loss for pair in losses for loss in pair])
+    panels[0].legend(frameon=False, fontsize=FONT_SIZE - 1)
     for axes, title, values in (
         (panels[2], "learning rate", [epoch.learning_rate for epoch in epochs]),
         (panels[3], "seconds an epoch", [epoch.seconds for epoch in epochs]),
     ):
         _draw_line(axes, numbers, values)
-        axes.set_ylim(bottom=0)
+        _start_at_zero(axes)
         axes.set_title(title, size=FONT_SIZE, weight="bold", loc="left")
     _share_x_axis(panels, numbers, "epoch")
     return figure
@@ -100,9 +101,7 @@ def confusion_matrix(confusion: Confusion) -> Figure:
     size = len(confusion.classes)
     side = 3.4 if size > COUNTED_CLASSES else max(2.4, 0.33 * size)
     longest = max(map(len, confusion.classes)) if size <= NAMED_CLASSES else 0
-    # Any name a folder can have, also one that is no valid text.
-    names = [name.encode(errors="replace").decode() for name in confusion.classes]
-    names = [name if len(name) <= 20 else name[:19] + "…" for name in names]
+    names = [_drawable(name) for name in confusion.classes]
     room = 0.6 + 0.055 * min(longest, 20)
     figure = Figure(figsize=(side + room + 0.5, side + room), layout="constrained")
     axes = figure.add_subplot()
@@ -126,6 +125,12 @@ def confusion_matrix(confusion: Confusion) -> Figure:
                 size=FONT_SIZE - 1.5, color="white" if shares[row, column] > 50 else "black",
             )  # fmt: skip
     return figure
+
+
+def _drawable(name: str) -> str:
+    """A short text for any name a folder can have; control characters are not allowed in SVG."""
+    text = "".join(character if character.isprintable() else "?" for character in name)
+    return text if len(text) <= 20 else text[:19] + "…"
 
 
 def _panels(rows: int, columns: int, legend_height: float = 0.0) -> tuple[Figure, list[Axes]]:
@@ -153,9 +158,9 @@ def _panels(rows: int, columns: int, legend_height: float = 0.0) -> tuple[Figure
 def _share_x_axis(panels: list[Axes], numbers: list[int], label: str) -> None:
     for axes in panels:
         axes.set_xlabel(label, size=FONT_SIZE)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-        if len(numbers) > 1:
-            axes.set_xlim(numbers[0], numbers[-1])
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
+        room = 0.5 if len(numbers) == 1 else 0.0
+        axes.set_xlim(numbers[0] - room, numbers[-1] + room)
 
 
 def _draw_line(
@@ -199,8 +204,14 @@ def _draw_shares(axes: Axes, numbers: list[int], shares: list[dict[str, float]])
     axes.set_ylim(0, 100)
 
 
-def _use_logarithm_if_wide(axes: Axes) -> None:
-    values = np.concatenate([line.get_ydata() for line in axes.get_lines()])
-    values = values[np.isfinite(values)]
-    if len(values) and values.min() > 0 and values.max() > LOGARITHMIC_FROM * values.min():
+def _start_at_zero(axes: Axes) -> None:
+    highest = axes.dataLim.y1
+    if np.isfinite(highest) and highest > 0:
+        axes.set_ylim(0, 1.05 * highest)
+
+
+def _use_logarithm_if_wide(axes: Axes, values: Sequence[float | None]) -> None:
+    numbers = np.array(values, dtype=np.float64)
+    numbers = numbers[np.isfinite(numbers)]
+    if len(numbers) and numbers.min() > 0 and numbers.max() > LOGARITHMIC_FROM * numbers.min():
         axes.set_yscale("log")

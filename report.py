@@ -13,9 +13,10 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from atomic_file import write_whole_file
-from cell_drawing import draw_genotype, rendered
+from cell_drawing import draw_genotype
 from charts import confusion_matrix, search_curves, training_curves
 from errors import UserError
+from figure_file import rendered
 from genotypes import Genotype
 from progress import format_seconds
 from run_history import (

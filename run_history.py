@@ -326,7 +326,7 @@ def read_run(path: str | Path) -> SearchHistory | TrainingHistory:
         generations = [Generation(number, by_number[number]) for number in sorted(by_number)]
         population = _read_json(
             folder / POPULATION_FILE,
-            lambda members: [Member.from_record(member) for member in members],
+            _population,
             problems,
         )
         return SearchHistory(*common, generations, population)
@@ -380,6 +380,12 @@ def _read_json(
     except MALFORMED:
         problems.append(f"{path.name}: not what the script writes")
     return None
+
+
+def _population(members: object) -> list[Member]:
+    if not isinstance(members, list):
+        raise ValueError("not a list")
+    return [Member.from_record(member) for member in members]
 
 
 def _two(values: Sequence, convert: Callable[[object], Record]) -> tuple[Record, Record]:

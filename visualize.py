@@ -5,11 +5,8 @@ from argparse import Namespace
 from pathlib import Path
 
 from arguments import ArgumentParser
-from atomic_file import write_whole_file
 from errors import UserError, run_script
 from genotypes import NAMED_GENOTYPES, Genotype, load_genotype
-
-PICTURE_FORMATS = ("png", "svg", "pdf")
 
 
 def visualize(args: Namespace) -> Path:
@@ -19,7 +16,8 @@ def visualize(args: Namespace) -> Path:
         UserError: it cannot be read, or the file is there already or cannot be written.
     """
     # Imported here: --help and mistakes need no matplotlib, which takes a second.
-    from cell_drawing import draw_genotype, rendered
+    from cell_drawing import draw_genotype
+    from figure_file import PICTURE_FORMATS, format_of_new_file, save_figure
     from report import run_curves, write_report
 
     what = args.what
@@ -28,24 +26,10 @@ def visualize(args: Namespace) -> Path:
         return write_report(what)
     default = what if what in NAMED_GENOTYPES else Path(what).stem
     path = Path(args.output or f"{default}.png")
-    file_format = path.suffix.lower().removeprefix(".")
     formats = (*PICTURE_FORMATS, "html") if is_run else PICTURE_FORMATS
-    if file_format not in formats:
-        raise UserError(
-            f"-o {path}: the format is taken from the end of the name, which must be one of "
-            + ", ".join(f".{known}" for known in formats)
-        )
-    if path.exists():
-        raise UserError(f"{path}: is there already and is not overwritten; name another with -o")
-    if file_format == "html":
+    if format_of_new_file(path, formats) == "html":
         return write_report(what, path)
-    figure = run_curves(what) if is_run else draw_genotype(find_genotype(what))
-    try:
-        write_whole_file(path, rendered(figure, file_format))
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror}); name another file with -o"
-        ) from None
+    save_figure(run_curves(what) if is_run else draw_genotype(find_genotype(what)), path)
     return path
 
 

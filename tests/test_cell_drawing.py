@@ -9,8 +9,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.path import Path
 from matplotlib.transforms import Bbox
 
-from cell_drawing import OPERATION_COLOURS, SHORT_LABELS, draw_genotype, rendered
+from cell_drawing import OPERATION_COLOURS, SHORT_LABELS, draw_genotype
 from cell_layout import lay_out_cell
+from figure_file import rendered
 from genotypes import MAX_NODES, NAMED_GENOTYPES, OPERATION_NAMES, Genotype
 from slow_fast_learning import decode, search_bounds
 

@@ -1,11 +1,13 @@
 """Two processes under torchrun, on the CPU with gloo."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 
+import pytest
 import torch
 from helpers import (
     ROOT,
@@ -50,6 +52,12 @@ def test_two_processes_train_and_validate_every_image_once(tmp_path):
     assert record["validation"]["count"] == 360
     assert record["train"]["count"] == 1437
     assert torch.load(folder / "last.pt")["epoch"] == 1
+    # The main process alone logs and draws; both counted their part of the confusion matrix.
+    assert len(list(folder.glob("events.out.tfevents.*"))) == 1
+    assert (folder / "report.html").exists()
+    confusion = torch.tensor(json.loads((folder / "confusion.json").read_text())["counts"])
+    assert confusion.sum() == 360
+    assert 100 * confusion.trace() / 360 == pytest.approx(record["validation"]["top1"])
 
 
 def test_imagenet_on_two_processes_killed_and_resumed_with_two_or_one(
