@@ -31,34 +31,27 @@ NAMED_CLASSES = 40
 
 def search_curves(generations: Sequence[Generation]) -> Figure:
     """Loss, accuracy, diversity, seconds, and the operations of both cells over generations."""
-    figure, panels = _panels(2, 3, legend_height=0.25)
+    titles = (
+        ("validation loss", "validation accuracy (%)", "diversity"),
+        ("operations, normal cells (%)", "operations, reduction cells (%)", "seconds a generation"),
+    )
+    figure, panels = _panels(titles, legend_height=0.25)
+    loss, accuracy, diversity, normal, reduction, seconds = panels
     numbers = [generation.number + 1 for generation in generations]
-    spreads = {
-        "validation loss": [generation.losses for generation in generations],
-        "validation accuracy (%)": [generation.accuracies for generation in generations],
-    }
-    for axes, (title, values) in zip(panels, spreads.items(), strict=False):
-        _draw_spread(axes, numbers, values)
-        axes.set_title(title, size=FONT_SIZE, weight="bold", loc="left")
-    losses = spreads["validation loss"]
-    _use_logarithm_if_wide(panels[0], [n for s in losses for n in (s.best, s.upper_quartile)])
-    panels[0].legend(frameon=False, fontsize=FONT_SIZE - 1)
-    for axes, title, values in (
-        (panels[2], "diversity", [generation.diversity for generation in generations]),
-        (panels[5], "seconds a generation", [generation.seconds for generation in generations]),
-    ):
-        _draw_line(axes, numbers, values)
-        _start_at_zero(axes)
-        axes.set_title(title, size=FONT_SIZE, weight="bold", loc="left")
-    for axes, cell, title in (
-        (panels[3], "normal", "operations, normal cells (%)"),
-        (panels[4], "reduce", "operations, reduction cells (%)"),
-    ):
-        _draw_shares(axes, numbers, [g.operation_shares(cell) for g in generations])
-        axes.set_title(title, size=FONT_SIZE, weight="bold", loc="left")
+    losses = [generation.losses for generation in generations]
+    _draw_spread(loss, numbers, losses)
+    _use_logarithm_if_wide(
+        loss, [n for spread in losses for n in (spread.best, spread.upper_quartile)]
+    )
+    loss.legend(frameon=False, fontsize=FONT_SIZE - 1)
+    _draw_spread(accuracy, numbers, [generation.accuracies for generation in generations])
+    _draw_from_zero(diversity, numbers, [generation.diversity for generation in generations])
+    _draw_from_zero(seconds, numbers, [generation.seconds for generation in generations])
+    _draw_shares(normal, numbers, [g.operation_shares("normal") for g in generations])
+    _draw_shares(reduction, numbers, [g.operation_shares("reduce") for g in generations])
     _share_x_axis(panels, numbers, "generation")
     figure.legend(
-        *panels[3].get_legend_handles_labels(),
+        *normal.get_legend_handles_labels(),
         loc="lower center",
         ncols=len(PRIMITIVES),
         fontsize=FONT_SIZE - 1,
@@ -71,27 +64,20 @@ def search_curves(generations: Sequence[Generation]) -> Figure:
 
 def training_curves(epochs: Sequence[Epoch]) -> Figure:
     """Loss, accuracy, learning rate and seconds over epochs."""
-    figure, panels = _panels(2, 2)
+    titles = (("loss", "top-1 accuracy (%)"), ("learning rate", "seconds an epoch"))
+    figure, panels = _panels(titles)
+    loss, accuracy, learning_rate, seconds = panels
     numbers = [epoch.number + 1 for epoch in epochs]
-    losses = [(epoch.training_loss, epoch.validation_loss) for epoch in epochs]
-    accuracies = [(epoch.training_top1, epoch.validation_top1) for epoch in epochs]
-    for axes, title, values in (
-        (panels[0], "loss", losses),
-        (panels[1], "top-1 accuracy (%)", accuracies),
-    ):
-        training, validation = zip(*values, strict=True)
-        _draw_line(axes, numbers, training, MEDIAN_COLOUR, label="training")
-        _draw_line(axes, numbers, validation, label="validation")
-        axes.set_title(title, size=FONT_SIZE, weight="bold", loc="left")
-    _use_logarithm_if_wide(panels[0], [loss for pair in losses for loss in pair])
-    panels[0].legend(frameon=False, fontsize=FONT_SIZE - 1)
-    for axes, title, values in (
-        (panels[2], "learning rate", [epoch.learning_rate for epoch in epochs]),
-        (panels[3], "seconds an epoch", [epoch.seconds for epoch in epochs]),
-    ):
-        _draw_line(axes, numbers, values)
-        _start_at_zero(axes)
-        axes.set_title(title, size=FONT_SIZE, weight="bold", loc="left")
+    training_losses = [epoch.training_loss for epoch in epochs]
+    validation_losses = [epoch.validation_loss for epoch in epochs]
+    _draw_line(loss, numbers, training_losses, MEDIAN_COLOUR, "training")
+    _draw_line(loss, numbers, validation_losses, BEST_COLOUR, "validation")
+    _use_logarithm_if_wide(loss, training_losses + validation_losses)
+    loss.legend(frameon=False, fontsize=FONT_SIZE - 1)
+    _draw_line(accuracy, numbers, [epoch.training_top1 for epoch in epochs], MEDIAN_COLOUR)
+    _draw_line(accuracy, numbers, [epoch.validation_top1 for epoch in epochs], BEST_COLOUR)
+    _draw_from_zero(learning_rate, numbers, [epoch.learning_rate for epoch in epochs])
+    _draw_from_zero(seconds, numbers, [epoch.seconds for epoch in epochs])
     _share_x_axis(panels, numbers, "epoch")
     return figure
 
@@ -133,8 +119,11 @@ def _drawable(name: str) -> str:
     return text if len(text) <= 20 else text[:19] + "…"
 
 
-def _panels(rows: int, columns: int, legend_height: float = 0.0) -> tuple[Figure, list[Axes]]:
-    """Empty panels; below them `legend_height` inches are left."""
+def _panels(
+    titles: Sequence[Sequence[str]], legend_height: float = 0.0
+) -> tuple[Figure, list[Axes]]:
+    """An empty panel for each title, row by row; below them `legend_height` inches are left."""
+    rows, columns = len(titles), len(titles[0])
     width, height = PANEL[0] * columns, PANEL[1] * rows + legend_height
     figure = Figure(figsize=(width, height))
     # Room in inches for the labels: measuring them would take longer than all the rest.
@@ -147,7 +136,8 @@ def _panels(rows: int, columns: int, legend_height: float = 0.0) -> tuple[Figure
         "hspace": 0.72 / (PANEL[1] - 0.72),
     }
     panels = list(figure.subplots(rows, columns, gridspec_kw=grid).flat)
-    for axes in panels:
+    for axes, title in zip(panels, [title for row in titles for title in row], strict=True):
+        axes.set_title(title, size=FONT_SIZE, weight="bold", loc="left")
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=FONT_SIZE - 1)
         axes.grid(axis="y", color="#DDDDDD", linewidth=0.6)
@@ -167,7 +157,7 @@ def _draw_line(
     axes: Axes,
     numbers: list[int],
     values: Sequence[float | None],
-    colour: str = BEST_COLOUR,
+    colour: str,
     label: str | None = None,
 ) -> None:
     # A single point has no line.
@@ -187,7 +177,7 @@ def _draw_spread(axes: Axes, numbers: list[int], spreads: list[Spread]) -> None:
         label="middle half",
     )
     _draw_line(axes, numbers, [spread.median for spread in spreads], MEDIAN_COLOUR, "median")
-    _draw_line(axes, numbers, [spread.best for spread in spreads], label="best")
+    _draw_line(axes, numbers, [spread.best for spread in spreads], BEST_COLOUR, "best")
 
 
 def _draw_shares(axes: Axes, numbers: list[int], shares: list[dict[str, float]]) -> None:
@@ -204,10 +194,10 @@ def _draw_shares(axes: Axes, numbers: list[int], shares: list[dict[str, float]])
     axes.set_ylim(0, 100)
 
 
-def _start_at_zero(axes: Axes) -> None:
-    highest = axes.dataLim.y1
-    if np.isfinite(highest) and highest > 0:
-        axes.set_ylim(0, 1.05 * highest)
+def _draw_from_zero(axes: Axes, numbers: list[int], values: Sequence[float]) -> None:
+    _draw_line(axes, numbers, values, BEST_COLOUR)
+    if max(values) > 0:
+        axes.set_ylim(0, 1.05 * max(values))
 
 
 def _use_logarithm_if_wide(axes: Axes, values: Sequence[float | None]) -> None:

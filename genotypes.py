@@ -143,8 +143,11 @@ MAX_NODES = 32
 """More intermediate nodes than any cell in the literature has; a file with more is refused."""
 
 
-def resolve_genotype(arch: str) -> Genotype:
-    """The genotype that `--arch` asks for: a name in `NAMED_GENOTYPES` or a genotype file.
+def resolve_genotype(arch: str, place: str = "--arch") -> Genotype:
+    """The genotype that `arch` asks for: a name in `NAMED_GENOTYPES` or a genotype file.
+
+    Args:
+        place: what an error names: the flag or the argument that `arch` was given for.
 
     Raises:
         UserError: neither a known name nor a readable genotype file.
@@ -153,7 +156,7 @@ def resolve_genotype(arch: str) -> Genotype:
         return NAMED_GENOTYPES[arch]
     if not os.path.exists(arch):
         raise UserError(
-            f"--arch {arch}: neither a file nor a known name; the names are "
+            f"{place} {arch}: neither a file nor a known name; the names are "
             + ", ".join(NAMED_GENOTYPES)
         )
     return load_genotype(arch)

@@ -5,8 +5,8 @@ from argparse import Namespace
 from pathlib import Path
 
 from arguments import ArgumentParser
-from errors import UserError, run_script
-from genotypes import NAMED_GENOTYPES, Genotype, load_genotype
+from errors import run_script
+from genotypes import NAMED_GENOTYPES, resolve_genotype
 
 
 def visualize(args: Namespace) -> Path:
@@ -15,7 +15,7 @@ def visualize(args: Namespace) -> Path:
     Raises:
         UserError: it cannot be read, or the file is there already or cannot be written.
     """
-    # Imported here: --help and mistakes need no matplotlib, which takes a second.
+    # Imported here: --help needs no matplotlib, which takes a second to import.
     from cell_drawing import draw_genotype
     from figure_file import PICTURE_FORMATS, format_of_new_file, save_figure
     from report import run_curves, write_report
@@ -29,24 +29,12 @@ def visualize(args: Namespace) -> Path:
     formats = (*PICTURE_FORMATS, "html") if is_run else PICTURE_FORMATS
     if format_of_new_file(path, formats) == "html":
         return write_report(what, path)
-    save_figure(run_curves(what) if is_run else draw_genotype(find_genotype(what)), path)
+    if is_run:
+        figure = run_curves(what)
+    else:
+        figure = draw_genotype(resolve_genotype(what, "genotype or run folder"))
+    save_figure(figure, path)
     return path
-
-
-def find_genotype(what: str) -> Genotype:
-    """The genotype of that name, or in that file.
-
-    Raises:
-        UserError: there is none.
-    """
-    if what in NAMED_GENOTYPES:
-        return NAMED_GENOTYPES[what]
-    if not os.path.exists(what):
-        raise UserError(
-            f"{what}: neither a genotype file, nor a run folder, nor a known name; the names are "
-            + ", ".join(NAMED_GENOTYPES)
-        )
-    return load_genotype(what)
 
 
 def parse_arguments(argv: list[str] | None = None) -> Namespace:

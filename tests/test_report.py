@@ -89,19 +89,18 @@ def small_set(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def search_folder(small_set, tmp_path_factory):
-    parent = tmp_path_factory.mktemp("search")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        arguments = [*small_set, *SEARCH, "--save", parent / "EXP"]
-        assert call_script("train_search", arguments, monkeypatch) == 0
-    return only_folder(parent)
+    return finished_run("train_search", [*small_set, *SEARCH], tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def training_folder(small_set, tmp_path_factory):
-    parent = tmp_path_factory.mktemp("training")
+    return finished_run("train", [*small_set, *TRAINING], tmp_path_factory)
+
+
+def finished_run(script, flags, tmp_path_factory):
+    parent = tmp_path_factory.mktemp(script)
     with pytest.MonkeyPatch.context() as monkeypatch:
-        arguments = [*small_set, *TRAINING, "--save", parent / "EXP"]
-        assert call_script("train", arguments, monkeypatch) == 0
+        assert call_script(script, [*flags, "--save", parent / "EXP"], monkeypatch) == 0
     return only_folder(parent)
 
 
