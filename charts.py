@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from cell_drawing import OPERATION_COLOURS
 from genotypes import PRIMITIVES
-from run_history import Confusion, Epoch, Generation, Spread
+from run_history import Confusion, EpochRecord, Generation, Spread
 
 BEST_COLOUR = "#0072B2"
 MEDIAN_COLOUR = "#D55E00"
@@ -62,7 +62,7 @@ def search_curves(generations: Sequence[Generation]) -> Figure:
     return figure
 
 
-def training_curves(epochs: Sequence[Epoch]) -> Figure:
+def training_curves(epochs: Sequence[EpochRecord]) -> Figure:
     """Loss, accuracy, learning rate and seconds over epochs."""
     titles = (("loss", "top-1 accuracy (%)"), ("learning rate", "seconds an epoch"))
     figure, panels = _panels(titles)

@@ -34,7 +34,7 @@ from live_report import LiveReport
 from memory import keep_freed_memory
 from progress import format_seconds, progress_bar
 from run_folder import RunFolder, parse_with_resume
-from run_history import CONFUSION_FILE, GENOTYPE_FILE, Epoch
+from run_history import CONFUSION_FILE, GENOTYPE_FILE, EpochRecord
 from scalar_log import ScalarLog, add_tensorboard_argument
 from seeds import derive_seed
 from trained_network import build_network
@@ -233,7 +233,7 @@ def fit(
             "seconds": seconds,
         }
         run.append_history(record)
-        scalars.write(epoch + 1, Epoch.from_record(record).scalars())
+        scalars.write(epoch + 1, EpochRecord.from_record(record).scalars())
         weights = {
             **description,
             "state_dict": network.state_dict(),

@@ -29,7 +29,7 @@ Record = TypeVar("Record")
 
 
 @dataclass(frozen=True)
-class Pair:
+class PairRecord:
     """A pair of the search: a line of its history.
 
     Attributes:
@@ -51,7 +51,7 @@ class Pair:
     seconds: float
 
     @classmethod
-    def from_record(cls, record: dict) -> "Pair":
+    def from_record(cls, record: dict) -> "PairRecord":
         """From a line of the history; raises ValueError, TypeError or KeyError if it is not one."""
         members = _two(record["members"], _whole_number)
         slow = record["slow"]
@@ -97,7 +97,7 @@ class Generation:
     """
 
     number: int
-    pairs: list[Pair]
+    pairs: list[PairRecord]
 
     @property
     def losses(self) -> Spread:
@@ -173,7 +173,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Epoch:
+class EpochRecord:
     """An epoch of a training: a line of its history; accuracies in percent.
 
     Attributes:
@@ -192,7 +192,7 @@ class Epoch:
     seconds: float
 
     @classmethod
-    def from_record(cls, record: dict) -> "Epoch":
+    def from_record(cls, record: dict) -> "EpochRecord":
         """From a line of the history; raises ValueError, TypeError or KeyError if it is not one."""
         training, validation = record["train"], record["validation"]
         return cls(
@@ -280,7 +280,7 @@ class SearchHistory(RunHistory):
 
     @property
     def complete_generations(self) -> list[Generation]:
-        """Those of which all pairs are done; the latest one only if another has begun or ended."""
+        """Those of which all pairs are done."""
         whole = max((len(generation.pairs) for generation in self.generations), default=0)
         size = self.settings.get("pop_size")
         if type(size) is int:
@@ -292,7 +292,7 @@ class SearchHistory(RunHistory):
 class TrainingHistory(RunHistory):
     """A training; `confusion` is None where none is kept."""
 
-    epochs: list[Epoch] = field(default_factory=list)
+    epochs: list[EpochRecord] = field(default_factory=list)
     confusion: Confusion | None = None
 
 
@@ -319,8 +319,8 @@ def read_run(path: str | Path) -> SearchHistory | TrainingHistory:
             problems.append(str(error))
     common = (folder, settings, genotype, problems)
     if script in SEARCH_SCRIPTS:
-        pairs = _read_history(folder, Pair.from_record, problems)
-        by_number: dict[int, list[Pair]] = {}
+        pairs = _read_history(folder, PairRecord.from_record, problems)
+        by_number: dict[int, list[PairRecord]] = {}
         for pair in pairs:
             by_number.setdefault(pair.generation, []).append(pair)
         generations = [Generation(number, by_number[number]) for number in sorted(by_number)]
@@ -330,7 +330,7 @@ def read_run(path: str | Path) -> SearchHistory | TrainingHistory:
             problems,
         )
         return SearchHistory(*common, generations, population)
-    epochs = _read_history(folder, Epoch.from_record, problems)
+    epochs = _read_history(folder, EpochRecord.from_record, problems)
     confusion = _read_json(folder / CONFUSION_FILE, Confusion.from_record, problems)
     return TrainingHistory(*common, epochs, confusion)
 

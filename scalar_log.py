@@ -1,6 +1,7 @@
 """Scalars of a run for TensorBoard, in the run folder beside its history."""
 
 import logging
+import shlex
 import sys
 from argparse import BooleanOptionalAction
 from collections.abc import Mapping
@@ -43,15 +44,16 @@ class ScalarLog:
         if not self.folder:
             return
         try:
-            from torch.utils.tensorboard import SummaryWriter  # takes a second to import
-        except ImportError as error:
+            from torch.utils.tensorboard import SummaryWriter  # it may be missing
+
+            self._writer = SummaryWriter(str(self.folder), purge_step=steps_done + 1)
+        except (ImportError, OSError) as error:
             self.log.warning(
-                "warning: no scalars for TensorBoard (%s); pip install tensorboard, or turn them "
-                "off with --no-tensorboard", error,
+                "warning: no scalars for TensorBoard (%s); pip install tensorboard, if it is "
+                "missing, or turn them off with --no-tensorboard", error,
             )  # fmt: skip
-            return
-        self._writer = SummaryWriter(str(self.folder), purge_step=steps_done + 1)
-        self.log.info("TensorBoard: %s", tensorboard_command(self.folder))
+        else:
+            self.log.info("TensorBoard: %s", tensorboard_command(self.folder))
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Write the `scalars` of a step, counted from 1, by their tags."""
@@ -73,4 +75,5 @@ class ScalarLog:
 
 def tensorboard_command(folder: Path) -> str:
     """The command that shows the curves of the runs in `folder`."""
-    return f"{as_typed(Path(sys.executable))} -m tensorboard.main --logdir {as_typed(folder)}"
+    python = as_typed(Path(sys.executable))
+    return shlex.join([python, "-m", "tensorboard.main", "--logdir", as_typed(folder)])

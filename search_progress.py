@@ -11,8 +11,7 @@ from checkpoint import load_checkpoint, save_checkpoint
 from distributed import Processes
 from progress import format_seconds, progress_bar
 from run_folder import RunFolder
-from run_history import Generation
-from run_history import Pair as PairRecord
+from run_history import Generation, PairRecord
 from scalar_log import ScalarLog
 from slow_fast_learning import Population
 
