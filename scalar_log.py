@@ -63,14 +63,21 @@ class ScalarLog:
             for tag, value in scalars.items():
                 self._writer.add_scalar(tag, value, step)
             self._writer.flush()
-        except OSError as error:  # of this call, or of the last one: files are written in a thread
-            self.log.warning("warning: no more scalars for TensorBoard (%s)", error)
-            self._writer = None
+        except OSError as error:
+            self._give_up(error)
 
     def close(self) -> None:
         """Finish the file."""
-        if self._writer:
+        if not self._writer:
+            return
+        try:
             self._writer.close()
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        self.log.warning("warning: no more scalars for TensorBoard (%s)", error)
+        self._writer = None
 
 
 def tensorboard_command(folder: Path) -> str:
