@@ -81,17 +81,20 @@ class FactorizedReduce(nn.Module):
 
     def __init__(self, C_in: int, C_out: int) -> None:
         super().__init__()
-        self.conv_1 = nn.Conv2d(C_in, C_out // 2, 1, stride=2, bias=False)
-        self.conv_2 = nn.Conv2d(C_in, C_out - C_out // 2, 1, stride=2, bias=False)
+        self.conv_1 = nn.Conv2d(C_in, C_out // 2, 1, bias=False)
+        self.conv_2 = nn.Conv2d(C_in, C_out - C_out // 2, 1, bias=False)
         self.bn = nn.BatchNorm2d(C_out)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(x)
-        shifted = x[:, :, 1:, 1:]
+        # Every other pixel is taken here and not by a stride: the backward pass of 1×1
+        # convolutions with one writes out of bounds on the CPU (channels last, two threads,
+        # PyTorch 2.14).
+        pixels, shifted = x[:, :, ::2, ::2], x[:, :, 1::2, 1::2]
         if x.shape[2] % 2 or x.shape[3] % 2:
             # Of an odd size the shifted half would come out one pixel smaller.
             shifted = F.pad(shifted, (0, x.shape[3] % 2, 0, x.shape[2] % 2))
-        return self.bn(torch.cat([self.conv_1(x), self.conv_2(shifted)], dim=1))
+        return self.bn(torch.cat([self.conv_1(pixels), self.conv_2(shifted)], dim=1))
 
 
 def _max_pool_3x3(C: int, stride: int) -> nn.Module:

@@ -2,11 +2,14 @@
 
 import gzip
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
-from helpers import FIXTURES
+from helpers import FIXTURES, ROOT
 
 from genotypes import DARTS_V2, NAMED_GENOTYPES, RelativeNAS
 from model import NetworkCIFAR, NetworkImageNet
@@ -116,3 +119,16 @@ def test_multiply_adds_are_those_of_a_hand_count():
     preprocess = 2 * 16 * 16 * 6 * 4
     classifier = 4 * 4 * 5
     assert multiply_adds(network, 16) == stem + preprocess + classifier
+
+
+def test_reductions_survive_few_channels_on_two_threads():
+    # 1×1 convolutions with a stride and these shapes end the process in their backward pass.
+    code = (
+        "import torch; from operations import FactorizedReduce\n"
+        "reduce = FactorizedReduce(4, 4).to(memory_format=torch.channels_last)\n"
+        "for _ in range(30):\n"
+        "    x = torch.randn(29, 4, 16, 16, requires_grad=True)\n"
+        "    reduce(x.contiguous(memory_format=torch.channels_last)).sum().backward()\n"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True)
