@@ -11,6 +11,7 @@ from argparse import BooleanOptionalAction, Namespace
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,7 @@ from arguments import (
 from checkpoint import load_checkpoint, load_weights, save_checkpoint
 from distributed import Processes, gpu_list, launch, launched, own_device
 from errors import UserError
+from finite import FirstNonFinite, all_finite
 from genotypes import Genotype, load_genotype, resolve_genotype, save_genotype
 from memory import keep_freed_memory
 from progress import format_seconds, progress_bar
@@ -153,7 +155,8 @@ def fit(
     """Train the network of `description` from scratch, or from `--resume`.
 
     Writes `last.pt` and `best.pt` after each epoch. Both hold the weights under `state_dict`, in
-    the published format, and `description`; `last.pt` also what resuming needs.
+    the published format, and `description`; `last.pt` also what resuming needs. Neither is ever
+    written with weights that are not finite, or do not give a finite validation loss.
 
     Args:
         run: the run folder; None in all processes but the main one.
@@ -163,7 +166,8 @@ def fit(
         label_smoothing: of both heads' cross-entropy in training.
 
     Raises:
-        UserError: there are too few images for the processes, or the loss became infinite or NaN.
+        UserError: there are too few images for the processes, or a loss or a weight became infinite
+            or NaN; names the step, the learning rate and the last good checkpoint.
     """
     if not data.steps or args.batch_size < 2 * processes.size:
         raise UserError(
@@ -173,13 +177,14 @@ def fit(
     torch.manual_seed(args.seed)
     network = build_network(description)
     network.to(processes.device, memory_format=torch.channels_last)
-    trainer = Trainer(args, processes, network, data, label_smoothing)
+    last_checkpoint = (run.path if run else Path()) / "last.pt"
+    trainer = Trainer(args, processes, network, data, label_smoothing, last_checkpoint)
     log = logging.getLogger("relativenas")
     best_top1 = -math.inf
     first_epoch = 0
     if args.resume:
         if state := _load_last(run, processes):
-            load_weights(network, state["state_dict"], run.path / "last.pt" if run else "last.pt")
+            load_weights(network, state["state_dict"], last_checkpoint)
             trainer.optimizer.load_state_dict(state["optimizer"])
             first_epoch, best_top1 = state["epoch"], state["best_top1"]
         if run:
@@ -192,6 +197,7 @@ def fit(
         torch.manual_seed(derive_seed(args.seed, epoch, processes.rank))  # of drop path
         train = trainer.train_epoch(epoch, learning_rate(epoch))
         validation = evaluate(network, data.validation_batches(), processes, trainer.precision)
+        trainer.check_result(validation["loss"], epoch, learning_rate(epoch))
         if not run:
             continue
         seconds = time.monotonic() - started
@@ -224,7 +230,7 @@ def fit(
             "optimizer": trainer.optimizer.state_dict(),
             "best_top1": best_top1,
         }
-        save_checkpoint(weights | resume_state, run.path / "last.pt")
+        save_checkpoint(weights | resume_state, last_checkpoint)
 
 
 class Trainer:
@@ -233,6 +239,7 @@ class Trainer:
     Args:
         network: on this process's device.
         label_smoothing: of both heads' cross-entropy in training.
+        last_checkpoint: where the last epoch's weights are kept.
     """
 
     def __init__(
@@ -242,11 +249,13 @@ class Trainer:
         network: nn.Module,
         data: Data,
         label_smoothing: float,
+        last_checkpoint: Path,
     ) -> None:
         self.args = args
         self.processes = processes
         self.data = data
         self.label_smoothing = label_smoothing
+        self.last_checkpoint = last_checkpoint
         self.precision = choose_precision(args.precision, processes.device)
         self.network: nn.Module = network
         if processes.size > 1:
@@ -261,32 +270,51 @@ class Trainer:
         self.log = logging.getLogger("relativenas")
 
     def train_epoch(self, epoch: int, learning_rate: float) -> dict[str, float]:
-        """Train for an epoch; returns the `Meter`'s result over all processes."""
+        """Train for an epoch; returns the `Meter`'s result over all processes.
+
+        Raises:
+            UserError: a loss is infinite or NaN; names the step, the learning rate and the last
+                good checkpoint.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.network.train()
         meter = Meter(self.processes.device)
+        losses = FirstNonFinite(self.processes.device)
         name = f"epoch {epoch + 1}/{self.args.epochs}"
         batches = progress_bar(
             self.data.training_batches(epoch), name, "step", self.data.steps,
             shown=self.processes.is_main,
         )  # fmt: skip
         for step, (images, labels) in enumerate(batches, start=1):
-            loss, logits = self._step(images, labels)
+            total, loss, logits = self._step(images, labels)
+            losses.update(total)
             meter.update(loss, logits, labels)
             if step % self.args.report_freq == 0:
+                self._check_losses(losses, epoch, learning_rate)
                 so_far = meter.result()
-                self._check_finite(so_far["loss"], epoch, step, learning_rate)
                 self.log.info(
                     "%s step %d/%d: loss %.4f, top-1 %.2f %%",
                     name, step, self.data.steps, so_far["loss"], so_far["top1"],
                 )  # fmt: skip
+        self._check_losses(losses, epoch, learning_rate)
         self.processes.sum(meter.sums)
-        result = meter.result()
-        self._check_finite(result["loss"], epoch, self.data.steps, learning_rate)
-        return result
+        return meter.result()
 
-    def _step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def check_result(self, validation_loss: float, epoch: int, learning_rate: float) -> None:
+        """Refuse to go on from an epoch that left weights which must not be saved.
+
+        Raises:
+            UserError: the validation loss or a weight is infinite or NaN.
+        """
+        after = f"after the last step of epoch {epoch + 1}"
+        if not math.isfinite(validation_loss):
+            self._stop(f"the validation loss is {validation_loss} {after}", epoch, learning_rate)
+        if not all_finite(self.network.state_dict().values()):
+            self._stop(f"a weight is infinite or NaN {after}", epoch, learning_rate)
+
+    def _step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """A step: the loss of both heads together, that of the main one, and its logits."""
         with autocast(images.device, self.precision):
             logits, logits_aux = self.network(images)
             loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
@@ -298,15 +326,23 @@ class Trainer:
         total.backward()
         clip_gradients(self.network.parameters(), self.args.grad_clip)
         self.optimizer.step()
-        return loss.detach(), logits.detach()
+        return total.detach(), loss.detach(), logits.detach()
 
-    def _check_finite(self, loss: float, epoch: int, step: int, learning_rate: float) -> None:
-        if not math.isfinite(loss):
-            raise UserError(
-                f"the training loss is {loss} in epoch {epoch + 1}, at the latest in step {step}, "
-                f"at learning rate {learning_rate:g}; last.pt holds the weights before this epoch, "
-                "unless it is the first; train again with a lower --learning_rate or --grad_clip"
-            )
+    def _check_losses(self, losses: FirstNonFinite, epoch: int, learning_rate: float) -> None:
+        # The first step of all processes: the others' losses follow it a step later.
+        step = min(filter(None, self.processes.gather(losses.step())), default=None)
+        if step is not None:
+            what = f"the training loss is infinite or NaN in step {step} of epoch {epoch + 1}"
+            self._stop(what, epoch, learning_rate)
+
+    def _stop(self, what: str, epoch: int, learning_rate: float) -> NoReturn:
+        kept = "there is no good checkpoint yet"
+        if epoch:
+            kept = f"the last good checkpoint is {self.last_checkpoint}, of epoch {epoch}"
+        raise UserError(
+            f"{what}, at learning rate {learning_rate:g}; {kept}; train again with a lower "
+            "--learning_rate or --grad_clip"
+        )
 
 
 def evaluate(
