@@ -40,6 +40,7 @@ from dataset.lmdb_set import (
     open_to_read,
 )
 from errors import UserError, run_script
+from out_of_memory import memory_advice
 from progress import progress_bar
 from run_folder import write_json
 
@@ -270,7 +271,9 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
 
 
 def main() -> None:
-    write_lmdb(parse_arguments())
+    args = parse_arguments()
+    with memory_advice("lower --workers"):
+        write_lmdb(args)
 
 
 if __name__ == "__main__":
