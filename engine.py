@@ -25,7 +25,13 @@ from arguments import (
     probability,
     seed_number,
 )
-from checkpoint import load_checkpoint, load_weights, save_checkpoint
+from checkpoint import (
+    check_weights,
+    load_checkpoint,
+    load_weights,
+    published_state_dict,
+    save_checkpoint,
+)
 from distributed import Processes, gpu_list, launch, launched, own_device
 from errors import UserError
 from finite import FirstNonFinite, all_finite
@@ -35,6 +41,7 @@ from progress import format_seconds, progress_bar
 from run_folder import RunFolder, parse_with_resume
 from seeds import derive_seed
 from trained_network import build_network
+from untrusted import is_number, is_whole_number
 from utils import Meter, autocast, choose_precision, clip_gradients
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -183,9 +190,10 @@ def fit(
     best_top1 = -math.inf
     first_epoch = 0
     if args.resume:
-        if state := _load_last(run, processes):
+        own = _load_last(last_checkpoint, network, args.epochs) if run else None
+        if state := processes.broadcast(own):
             load_weights(network, state["state_dict"], last_checkpoint)
-            trainer.optimizer.load_state_dict(state["optimizer"])
+            _restore_momentum(trainer.optimizer, state["momentum"])
             first_epoch, best_top1 = state["epoch"], state["best_top1"]
         if run:
             run.truncate_history(first_epoch)
@@ -362,8 +370,38 @@ def evaluate(
     return meter.result()
 
 
-def _load_last(run: RunFolder | None, processes: Processes) -> dict | None:
-    """The state in `last.pt`; None if the run was stopped before there was one."""
-    path: Path | None = run.path / "last.pt" if run else None
-    state = load_checkpoint(path) if path and path.exists() else None
-    return processes.broadcast(state)
+def _load_last(path: Path, network: nn.Module, epochs: int) -> dict | None:
+    """What the last epoch's checkpoint has for resuming; None if there is none yet.
+
+    Raises:
+        UserError: it cannot be read, or is not one of this training.
+    """
+    if not path.exists():
+        return None
+    content = load_checkpoint(path)
+    state = published_state_dict(content, path)
+    check_weights(network.state_dict(), state, path)
+    shapes = {number: parameter.shape for number, parameter in enumerate(network.parameters())}
+    try:
+        kept = content["optimizer"]["state"].items()
+        momentum = {number: entry["momentum_buffer"] for number, entry in kept}
+    except (AttributeError, IndexError, KeyError, TypeError):
+        momentum = None
+    fits = momentum is not None and all(
+        number in shapes
+        and (buffer is None or (isinstance(buffer, Tensor) and buffer.shape == shapes[number]))
+        for number, buffer in momentum.items()
+    )
+    epoch, best_top1 = content.get("epoch"), content.get("best_top1")
+    if not (fits and is_whole_number(epoch, 1, epochs) and is_number(best_top1)):
+        raise UserError(
+            f"checkpoint {path}: not what this training can go on from (optimizer, epoch or "
+            "best_top1 in it is wrong); train anew"
+        )
+    return {"state_dict": state, "momentum": momentum, "epoch": epoch, "best_top1": best_top1}
+
+
+def _restore_momentum(optimizer: torch.optim.Optimizer, momentum: dict) -> None:
+    """Give `optimizer` its buffers back, by the numbers of the parameters, and nothing else."""
+    state = {number: {"momentum_buffer": buffer} for number, buffer in momentum.items()}
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})

@@ -17,6 +17,7 @@ from dataset.image_folder import load_image_folder
 from dataset.pixel_statistics import PUBLISHED_STATISTICS, Statistics
 from errors import UserError
 from seeds import derive_seed
+from untrusted import is_number, load_json
 
 SET_NAMES = ("cifar10", "cifar100", "digits", "folder")
 
@@ -79,18 +80,46 @@ def image_statistics(name: str, train_set: ImageSet, kept: Path | None = None) -
 
     Args:
         kept: a JSON file that keeps them: read if it is there, else written.
+
+    Raises:
+        UserError: `kept` does not hold them.
     """
     if name in PUBLISHED_STATISTICS:
         return PUBLISHED_STATISTICS[name]
     if kept is not None and kept.exists():
-        numbers = json.loads(kept.read_text(encoding="utf-8"))
-        return Statistics(tuple(numbers["mean"]), tuple(numbers["std"]))
+        try:
+            return statistics_from_dict(load_json(kept))
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{kept}: damaged ({error}); remove it, and it is written anew"
+            ) from None
     statistics = _measure_statistics(train_set)
     if kept is not None:
         temporary = kept.with_name(kept.name + ".tmp")
         temporary.write_text(json.dumps(asdict(statistics)) + "\n", encoding="utf-8")
         os.replace(temporary, kept)
     return statistics
+
+
+def statistics_from_dict(content: object) -> Statistics:
+    """Statistics from a file's dictionary with `mean` and `std`.
+
+    Raises:
+        ValueError: they are not there, or not three numbers each.
+    """
+    fields = []
+    for name in ("mean", "std"):
+        numbers = content.get(name) if isinstance(content, dict) else None
+        if (
+            not isinstance(numbers, list | tuple)
+            or len(numbers) != 3
+            or not all(is_number(number) for number in numbers)
+            or (name == "std" and min(numbers) <= 0)
+        ):
+            kind = "numbers" if name == "mean" else "numbers above 0"
+            raise ValueError(f"field {name!r} must be three {kind}")
+        fields.append(tuple(numbers))
+    return Statistics(*fields)
 
 
 def _measure_statistics(train_set: ImageSet) -> Statistics:
