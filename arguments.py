@@ -54,11 +54,11 @@ def probability(text: str) -> float:
 def _number(kind: type, text: str, description: str) -> int | float:
     try:
         value = kind(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not {description}")
-    return value
+        if math.isfinite(value):
+            return value
+    except (OverflowError, ValueError):
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is not {description}")
 
 
 def _at_least(smallest: int, value: int | float) -> int | float:

@@ -89,20 +89,20 @@ def check_header(path: str | Path) -> None:
     Raises:
         NotLoadableError: it is not a checkpoint, or holds other things than tensors in their
             storages and plain data, or more than the file has bytes.
-        OSError: the file cannot be read.
+        OSError: the file cannot be opened.
     """
-    try:
-        with _LimitedFile(path) as file:
+    with _LimitedFile(path) as file:
+        try:
             size = os.fstat(file.fileno()).st_size
             is_zip = file.read(len(ZIP_MAGIC)) == ZIP_MAGIC
             file.seek(0)
             (_check_zip if is_zip else _check_legacy)(file, size)
-    except (NotLoadableError, OSError):
-        raise
-    except zipfile.BadZipFile as error:
-        raise NotLoadableError(f"damaged zip file: {error}") from None
-    except Exception as error:  # a pickle that makes no sense can fail in any way
-        raise NotLoadableError(f"damaged pickle: {type(error).__name__}") from None
+        except NotLoadableError:
+            raise
+        except (zipfile.BadZipFile, OSError) as error:
+            raise NotLoadableError(f"damaged zip file: {error}") from None
+        except Exception as error:  # a pickle that makes no sense can fail in any way
+            raise NotLoadableError(f"damaged pickle: {type(error).__name__}") from None
 
 
 class _LimitedFile(io.FileIO):

@@ -143,12 +143,12 @@ class SearchProgress:
         try:
             self._check_state(state)
             self.learning.load_state_dict(state["learning"])
+            weight_set = published_state_dict({"state_dict": state["weight_set"]}, path)
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             raise UserError(
                 f"checkpoint {path}: not what this search can go on from ({reason}); search anew"
             ) from None
-        weight_set = published_state_dict({"state_dict": state["weight_set"]}, path)
         check_weights(self.weight_set, weight_set, path)
         if not all_finite(weight_set.values()):
             raise UserError(f"checkpoint {path}: a weight is infinite or NaN; search anew")

@@ -34,6 +34,7 @@ def test_a_number_in_its_range_is_taken(kind, text, value):
     [
         (positive_int, "0"),
         (positive_int, "2147483648"),
+        (positive_int, "9" * 400),
         (positive_int, "9" * 5000),
         (seed_number, "9223372036854775808"),
         (positive_int, "1.5"),
