@@ -6,6 +6,7 @@ An error that the parser's documentation does not name ends it with a traceback.
 
 import io
 import json
+import multiprocessing
 import pickle
 import resource
 import struct
@@ -28,7 +29,7 @@ from hypothesis import strategies as st
 from checkpoint_header import NotLoadableError, check_header
 from dataset.lmdb_set import decode_value, encode_value
 from errors import UserError
-from genotypes import NASNet, RelativeNAS, load_genotype
+from genotypes import PRIMITIVES, Genotype, NASNet, RelativeNAS, load_genotype
 from model import NetworkCIFAR
 from trained_network import describe_network, load_trained_network
 
@@ -74,6 +75,17 @@ def edited(*valid: bytes) -> st.SearchStrategy[bytes]:
     return st.builds(apply_edits, st.sampled_from(valid), edits)
 
 
+def nearly_genotypes() -> st.SearchStrategy[bytes]:
+    """Genotype files of two nodes, or such that are nearly so."""
+    pair = st.tuples(st.sampled_from([*PRIMITIVES, "none"]), st.integers(0, 2))
+    cell = st.lists(pair, min_size=4, max_size=4) | st.lists(pair, max_size=3)
+    nodes = st.just([2, 3]) | st.lists(st.integers(1, 4), max_size=3)
+    genotypes = st.builds(
+        Genotype, normal=cell, normal_concat=nodes, reduce=cell, reduce_concat=nodes
+    )
+    return genotypes.map(lambda genotype: json.dumps(genotype._asdict()).encode())
+
+
 def json_like() -> st.SearchStrategy[bytes]:
     """JSON of any kind, also with a genotype's fields, as text."""
     leaves = (
@@ -87,7 +99,7 @@ def json_like() -> st.SearchStrategy[bytes]:
 
 def genotype_inputs() -> st.SearchStrategy[bytes]:
     files = [json.dumps(cell._asdict()).encode() for cell in (RelativeNAS, NASNet)]
-    return edited(*files) | json_like() | st.binary(max_size=200)
+    return edited(*files) | nearly_genotypes() | json_like() | st.binary(max_size=200)
 
 
 def parse_genotype(content: bytes, path: Path) -> bool:
@@ -198,11 +210,34 @@ PARSERS: dict[str, tuple[Callable, Callable]] = {
 
 
 def fuzz(parser: str, count: int) -> dict:
-    """Give a parser at least `count` inputs; returns what came of them, memory in MiB."""
+    """Give a parser at least `count` inputs; returns what came of them, memory in MiB.
+
+    Each round is a process of its own, so that its memory is the parser's and one round's.
+    """
+    started = time.monotonic()
+    inputs, accepted, growth = 0, 0, 0
+    with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as pool:
+        number = 0
+        while inputs < count:
+            size = min(INPUTS_IN_A_ROUND, count - inputs)
+            done, right, memory = pool.apply(fuzz_round, (parser, size, number))
+            inputs, accepted, growth = inputs + done, accepted + right, max(growth, memory)
+            number += 1
+    return {
+        "parser": parser,
+        "inputs": inputs,
+        "accepted": accepted,
+        "seconds": round(time.monotonic() - started, 1),
+        "memory_growth": growth,
+    }
+
+
+def fuzz_round(parser: str, count: int, number: int) -> tuple[int, int, int]:
+    """Inputs tried and accepted, and how many MiB that took, in round `number`."""
+    limit_memory()
     make_inputs, parse = PARSERS[parser]
     inputs, accepted = 0, 0
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    started = time.monotonic()
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as root:
         path = Path(root) / "input"
 
@@ -211,22 +246,13 @@ def fuzz(parser: str, count: int) -> dict:
             inputs += 1
             accepted += parse(content, path)
 
-        number = 0
-        while inputs < count:
-            limits = settings(
-                max_examples=min(INPUTS_IN_A_ROUND, count), database=None, deadline=None,
-                phases=(Phase.generate,), suppress_health_check=list(HealthCheck),
-            )  # fmt: skip
-            seed(number)(limits(given(make_inputs())(look_at)))()
-            number += 1
+        limits = settings(
+            max_examples=count, database=None, deadline=None, phases=(Phase.generate,),
+            suppress_health_check=list(HealthCheck),
+        )  # fmt: skip
+        seed(number)(limits(given(make_inputs())(look_at)))()
     growth = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    return {
-        "parser": parser,
-        "inputs": inputs,
-        "accepted": accepted,
-        "seconds": round(time.monotonic() - started, 1),
-        "memory_growth": growth // 1024,
-    }
+    return inputs, accepted, growth // 1024
 
 
 def limit_memory() -> None:
@@ -239,7 +265,6 @@ def limit_memory() -> None:
 def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    limit_memory()
     for parser in sys.argv[1].split(","):
         print(json.dumps(fuzz(parser, int(sys.argv[2]))), flush=True)
 
