@@ -41,7 +41,8 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dic
         raise UserError(f"checkpoint {path}: {error.strerror or error}") from None
     except NotLoadableError as error:
         raise UserError(
-            f"checkpoint {path}: never loaded, for it is damaged, hostile or none ({error})"
+            f"checkpoint {path}: no checkpoint, or a damaged or hostile one, which is never loaded "
+            f"({error})"
         ) from None
     except Exception as error:  # a damaged file can make PyTorch fail in any way
         if is_out_of_memory(error):

@@ -77,8 +77,8 @@ class SearchProgress:
             for name, tensor in state["weight_set"].items():
                 self.weight_set[name].copy_(tensor)
         if self.run:
-            pairs_done = self.generation * self._pairs_each + self.pairs_done
-            self._records = self.run.truncate_history(pairs_done, self._check_record)
+            length = state["history_length"] if state else 0
+            self._records = self.run.truncate_history(length, self._check_record)
         self.log.info(
             "resumed in generation %d after %d of its pairs", self.generation + 1, self.pairs_done
         )
@@ -167,6 +167,8 @@ class SearchProgress:
             raise ValueError("its pairs are not pairs of the population")
         if not is_whole_number(state["pairs_done"], 0, max(0, len(pairs) - 1)):
             raise ValueError("its number of pairs done is wrong")
+        if state["history_length"] != state["generation"] * self._pairs_each + state["pairs_done"]:
+            raise ValueError("its number of records is wrong")
 
     def _check_record(self, number: int, record: dict) -> bool:
         """Whether this search can have written the history's record `number` (from 0)."""
