@@ -10,11 +10,12 @@ from torch import nn
 
 from arguments import ArgumentParser, positive_int
 from checkpoint import check_weights, load_checkpoint, load_weights, published_state_dict
-from dataset.image_set import SET_NAMES, statistics_from_dict
+from dataset.image_set import SET_NAMES
+from dataset.pixel_statistics import statistics_from_dict
 from errors import UserError
 from genotypes import Genotype, genotype_from_dict, resolve_genotype
 from model import NetworkCIFAR, NetworkImageNet
-from untrusted import is_whole_number
+from untrusted import is_number, is_whole_number
 from utils import multiply_adds, parameter_count
 
 NETWORKS = {"cifar": NetworkCIFAR, "imagenet": NetworkImageNet}
@@ -28,10 +29,11 @@ LARGEST = {
     "num_classes": 1 << 16,
     "image_size": 1 << 16,
     "validation_resize": 1 << 16,
+    "epoch": 1 << 31,
 }
 """What a file may ask for at most, so that it cannot ask for everything."""
 
-DESCRIPTION = ("network", "genotype", "auxiliary", "set", "mean", "std", *LARGEST)
+DESCRIPTION = ("network", "genotype", "auxiliary", "set", "mean", "std", "top1", *LARGEST)
 """What our checkpoints say of their network and the images it was trained on."""
 
 
@@ -81,13 +83,15 @@ def check_description(description: dict) -> None:
             raise ValueError(f"field {name!r} must be a whole number from 1 to {LARGEST[name]}")
     if not isinstance(description["auxiliary"], bool):
         raise ValueError("field 'auxiliary' must be true or false")
-    for name, known in (("network", tuple(NETWORKS)), ("set", SET_NAMES)):
+    for name, known in (("network", tuple(NETWORKS)), ("set", (*SET_NAMES, "imagenet"))):
         value = description.get(name, known[0])
         if not isinstance(value, str) or value not in known:
             raise ValueError(f"field {name!r} must be one of {', '.join(known)}")
     if description["network"] == "imagenet" and description["init_channels"] < 2:
         raise ValueError("field 'init_channels' must be at least 2, for the stem")
     genotype_from_dict(description["genotype"])
+    if not is_number(description.get("top1", 0)):
+        raise ValueError("field 'top1' must be a number")
     if "mean" in description:
         statistics_from_dict(description)
 

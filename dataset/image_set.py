@@ -14,10 +14,10 @@ from torch import Generator, Tensor
 
 from dataset.augmentation import Augmentation, augment, normalize
 from dataset.image_folder import load_image_folder
-from dataset.pixel_statistics import PUBLISHED_STATISTICS, Statistics
+from dataset.pixel_statistics import PUBLISHED_STATISTICS, Statistics, statistics_from_dict
 from errors import UserError
 from seeds import derive_seed
-from untrusted import is_number, load_json
+from untrusted import load_json
 
 SET_NAMES = ("cifar10", "cifar100", "digits", "folder")
 
@@ -99,27 +99,6 @@ def image_statistics(name: str, train_set: ImageSet, kept: Path | None = None) -
         temporary.write_text(json.dumps(asdict(statistics)) + "\n", encoding="utf-8")
         os.replace(temporary, kept)
     return statistics
-
-
-def statistics_from_dict(content: object) -> Statistics:
-    """Statistics from a file's dictionary with `mean` and `std`.
-
-    Raises:
-        ValueError: they are not there, or not three numbers each.
-    """
-    fields = []
-    for name in ("mean", "std"):
-        numbers = content.get(name) if isinstance(content, dict) else None
-        if (
-            not isinstance(numbers, list | tuple)
-            or len(numbers) != 3
-            or not all(is_number(number) for number in numbers)
-            or (name == "std" and min(numbers) <= 0)
-        ):
-            kind = "numbers" if name == "mean" else "numbers above 0"
-            raise ValueError(f"field {name!r} must be three {kind}")
-        fields.append(tuple(numbers))
-    return Statistics(*fields)
 
 
 def _measure_statistics(train_set: ImageSet) -> Statistics:

@@ -194,7 +194,7 @@ def parse_checkpoint(content: bytes, path: Path) -> bool:
         model_path=str(path), arch=None, init_channels=None, layers=None, auxiliary=None
     )
     try:
-        load_trained_network(arguments, "cifar", init_channels=1, layers=1)
+        load_trained_network(arguments, "cifar")
     except UserError as error:
         assert str(path) in str(error)
         return False

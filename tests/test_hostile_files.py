@@ -148,6 +148,8 @@ DESCRIPTIONS = {
     "network": ["other", torch.zeros(2), ["cifar"]],
     "set": ["cifar11", 3],
     "genotype": [None, {"normal": []}, "RelativeNAS"],
+    "epoch": [-1, "9"],
+    "top1": ["99", float("nan")],
     "mean": [None, (0.5, 0.5), (0.5, 0.5, float("nan")), "abc", (10**400, 1, 1)],
     "std": [(0.0, 1.0, 1.0), (1.0, 1.0, float("inf"))],
 }
