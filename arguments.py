@@ -27,21 +27,18 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def positive_int(text: str) -> int:
-    """A whole number of at least 1, as a type for argparse."""
-    return _at_least(1, _number(int, text, "a whole number"))
+    """A whole number from 1 to 2³¹ − 1, as a type for argparse."""
+    return _below(2**31, _at_least(1, _number(int, text, "a whole number")))
 
 
 def non_negative_int(text: str) -> int:
-    """A whole number of at least 0, as a type for argparse."""
-    return _at_least(0, _number(int, text, "a whole number"))
+    """A whole number from 0 to 2³¹ − 1, as a type for argparse."""
+    return _below(2**31, _at_least(0, _number(int, text, "a whole number")))
 
 
 def seed_number(text: str) -> int:
     """A whole number from 0 to 2⁶³ − 1, as a type for argparse."""
-    value = non_negative_int(text)
-    if value >= 2**63:
-        raise argparse.ArgumentTypeError(f"{text} must be less than 2^63")
-    return value
+    return _below(2**63, _at_least(0, _number(int, text, "a whole number")))
 
 
 def non_negative_float(text: str) -> float:
@@ -51,23 +48,26 @@ def non_negative_float(text: str) -> float:
 
 def probability(text: str) -> float:
     """A number from 0 to less than 1, as a type for argparse."""
-    value = non_negative_float(text)
-    if value >= 1:
-        raise argparse.ArgumentTypeError(f"{text} must be less than 1")
-    return value
+    return _below(1, non_negative_float(text))
 
 
 def _number(kind: type, text: str, description: str) -> int | float:
     try:
         value = kind(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not {description}")
-    return value
+        if math.isfinite(value):
+            return value
+    except (OverflowError, ValueError):
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is not {description}")
 
 
 def _at_least(smallest: int, value: int | float) -> int | float:
     if value < smallest:
         raise argparse.ArgumentTypeError(f"{value} must be at least {smallest}")
+    return value
+
+
+def _below(limit: int, value: int | float) -> int | float:
+    if value >= limit:
+        raise argparse.ArgumentTypeError(f"{value} must be less than {limit}")
     return value

@@ -24,6 +24,7 @@ from dataset.image_set import (
     training_batches,
     training_steps,
 )
+from finite import all_finite
 from genotypes import Genotype
 from model_search import ArchInfo, Supernet
 from utils import Meter, autocast, clip_gradients
@@ -75,7 +76,7 @@ class Outcome:
 
     Attributes:
         genotype: the candidate.
-        loss: mean validation loss.
+        loss: mean validation loss; NaN if a trained weight is not finite, whatever it came to.
         accuracy: validation accuracy in percent.
         weights: copies of the trained parameters and buffers, by name, on the CPU; None if the
             loss is not finite, for such weights must not spread.
@@ -123,6 +124,9 @@ class CandidateTrainer:
         torch.manual_seed(seed)  # of drop path
         self.train(genotype, recipe, seed)
         loss, accuracy = self.validate(genotype)
+        # An infinite variance in batch norm, for one, hides from the loss: it divides to zero.
+        if not all_finite(tensors.values()):
+            loss = math.nan
         learned = None
         if math.isfinite(loss):
             learned = {

@@ -12,6 +12,7 @@ from argparse import BooleanOptionalAction, Namespace
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -26,9 +27,16 @@ from arguments import (
     seed_number,
 )
 from atomic_file import write_whole_file
-from checkpoint import load_checkpoint, load_weights, save_checkpoint
+from checkpoint import (
+    check_weights,
+    load_checkpoint,
+    load_weights,
+    published_state_dict,
+    save_checkpoint,
+)
 from distributed import Processes, gpu_list, launch, launched, own_device
 from errors import UserError
+from finite import FirstNonFinite, all_finite
 from genotypes import Genotype, load_genotype, resolve_genotype, save_genotype
 from live_report import LiveReport
 from memory import keep_freed_memory
@@ -38,6 +46,7 @@ from run_history import CONFUSION_FILE, GENOTYPE_FILE, EpochRecord
 from scalar_log import ScalarLog, add_tensorboard_argument
 from seeds import derive_seed
 from trained_network import build_network
+from untrusted import is_number, is_whole_number
 from utils import Meter, autocast, choose_precision, clip_gradients
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -164,8 +173,9 @@ def fit(
     """Train the network of `description` from scratch, or from `--resume`.
 
     Writes `last.pt` and `best.pt` after each epoch. Both hold the weights under `state_dict`, in
-    the published format, and `description`; `last.pt` also what resuming needs. The report is
-    kept up to date.
+    the published format, and `description`; `last.pt` also what resuming needs. Neither is ever
+    written with weights that are not finite, or do not give a finite validation loss. The report
+    is kept up to date.
 
     Args:
         run: the run folder; None in all processes but the main one.
@@ -176,7 +186,8 @@ def fit(
         class_names: if given, the best checkpoint's confusion matrix is kept, for the report.
 
     Raises:
-        UserError: there are too few images for the processes, or the loss became infinite or NaN.
+        UserError: there are too few images for the processes, or a loss or a weight became infinite
+            or NaN; names the step, the learning rate and the last good checkpoint.
     """
     if not data.steps or args.batch_size < 2 * processes.size:
         raise UserError(
@@ -186,14 +197,16 @@ def fit(
     torch.manual_seed(args.seed)
     network = build_network(description)
     network.to(processes.device, memory_format=torch.channels_last)
-    trainer = Trainer(args, processes, network, data, label_smoothing)
+    last_checkpoint = (run.path if run else Path()) / "last.pt"
+    trainer = Trainer(args, processes, network, data, label_smoothing, last_checkpoint)
     log = logging.getLogger("relativenas")
     best_top1 = -math.inf
     first_epoch = 0
     if args.resume:
-        if state := _load_last(run, processes):
-            load_weights(network, state["state_dict"], run.path / "last.pt" if run else "last.pt")
-            trainer.optimizer.load_state_dict(state["optimizer"])
+        own = _load_last(last_checkpoint, network, args.epochs) if run else None
+        if state := processes.broadcast(own):
+            load_weights(network, state["state_dict"], last_checkpoint)
+            _restore_momentum(trainer.optimizer, state["momentum"])
             first_epoch, best_top1 = state["epoch"], state["best_top1"]
         if run:
             run.truncate_history(first_epoch)
@@ -214,6 +227,7 @@ def fit(
         validation = evaluate(
             network, data.validation_batches(), processes, trainer.precision, confusion
         )
+        trainer.check_result(validation["loss"], epoch, learning_rate(epoch))
         if not run:
             continue
         seconds = time.monotonic() - started
@@ -248,7 +262,7 @@ def fit(
             "optimizer": trainer.optimizer.state_dict(),
             "best_top1": best_top1,
         }
-        save_checkpoint(weights | resume_state, run.path / "last.pt")
+        save_checkpoint(weights | resume_state, last_checkpoint)
         report.refresh()
     scalars.close()
     if report:
@@ -261,6 +275,7 @@ class Trainer:
     Args:
         network: on this process's device.
         label_smoothing: of both heads' cross-entropy in training.
+        last_checkpoint: where the last epoch's weights are kept.
     """
 
     def __init__(
@@ -270,11 +285,13 @@ class Trainer:
         network: nn.Module,
         data: Data,
         label_smoothing: float,
+        last_checkpoint: Path,
     ) -> None:
         self.args = args
         self.processes = processes
         self.data = data
         self.label_smoothing = label_smoothing
+        self.last_checkpoint = last_checkpoint
         self.precision = choose_precision(args.precision, processes.device)
         self.network: nn.Module = network
         if processes.size > 1:
@@ -289,32 +306,51 @@ class Trainer:
         self.log = logging.getLogger("relativenas")
 
     def train_epoch(self, epoch: int, learning_rate: float) -> dict[str, float]:
-        """Train for an epoch; returns the `Meter`'s result over all processes."""
+        """Train for an epoch; returns the `Meter`'s result over all processes.
+
+        Raises:
+            UserError: a loss is infinite or NaN; names the step, the learning rate and the last
+                good checkpoint.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.network.train()
         meter = Meter(self.processes.device)
+        losses = FirstNonFinite(self.processes.device)
         name = f"epoch {epoch + 1}/{self.args.epochs}"
         batches = progress_bar(
             self.data.training_batches(epoch), name, "step", self.data.steps,
             shown=self.processes.is_main,
         )  # fmt: skip
         for step, (images, labels) in enumerate(batches, start=1):
-            loss, logits = self._step(images, labels)
+            total, loss, logits = self._step(images, labels)
+            losses.update(total)
             meter.update(loss, logits, labels)
             if step % self.args.report_freq == 0:
+                self._check_losses(losses, epoch, learning_rate)
                 so_far = meter.result()
-                self._check_finite(so_far["loss"], epoch, step, learning_rate)
                 self.log.info(
                     "%s step %d/%d: loss %.4f, top-1 %.2f %%",
                     name, step, self.data.steps, so_far["loss"], so_far["top1"],
                 )  # fmt: skip
+        self._check_losses(losses, epoch, learning_rate)
         self.processes.sum(meter.sums)
-        result = meter.result()
-        self._check_finite(result["loss"], epoch, self.data.steps, learning_rate)
-        return result
+        return meter.result()
 
-    def _step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def check_result(self, validation_loss: float, epoch: int, learning_rate: float) -> None:
+        """Refuse to go on from an epoch that left weights which must not be saved.
+
+        Raises:
+            UserError: the validation loss or a weight is infinite or NaN.
+        """
+        after = f"after the last step of epoch {epoch + 1}"
+        if not math.isfinite(validation_loss):
+            self._stop(f"the validation loss is {validation_loss} {after}", epoch, learning_rate)
+        if not all_finite(self.network.state_dict().values()):
+            self._stop(f"a weight is infinite or NaN {after}", epoch, learning_rate)
+
+    def _step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """A step: the loss of both heads together, that of the main one, and its logits."""
         with autocast(images.device, self.precision):
             logits, logits_aux = self.network(images)
             loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
@@ -326,15 +362,23 @@ class Trainer:
         total.backward()
         clip_gradients(self.network.parameters(), self.args.grad_clip)
         self.optimizer.step()
-        return loss.detach(), logits.detach()
+        return total.detach(), loss.detach(), logits.detach()
 
-    def _check_finite(self, loss: float, epoch: int, step: int, learning_rate: float) -> None:
-        if not math.isfinite(loss):
-            raise UserError(
-                f"the training loss is {loss} in epoch {epoch + 1}, at the latest in step {step}, "
-                f"at learning rate {learning_rate:g}; last.pt holds the weights before this epoch, "
-                "unless it is the first; train again with a lower --learning_rate or --grad_clip"
-            )
+    def _check_losses(self, losses: FirstNonFinite, epoch: int, learning_rate: float) -> None:
+        # The first step of all processes: the others' losses follow it a step later.
+        step = min(filter(None, self.processes.gather(losses.step())), default=None)
+        if step is not None:
+            what = f"the training loss is infinite or NaN in step {step} of epoch {epoch + 1}"
+            self._stop(what, epoch, learning_rate)
+
+    def _stop(self, what: str, epoch: int, learning_rate: float) -> NoReturn:
+        kept = "there is no good checkpoint yet"
+        if epoch:
+            kept = f"the last good checkpoint is {self.last_checkpoint}, of epoch {epoch}"
+        raise UserError(
+            f"{what}, at learning rate {learning_rate:g}; {kept}; train again with a lower "
+            "--learning_rate or --grad_clip"
+        )
 
 
 def evaluate(
@@ -376,8 +420,38 @@ def save_confusion(counts: Tensor, class_names: Sequence[str], epoch: int, path:
     write_whole_file(path, json.dumps(content) + "\n")
 
 
-def _load_last(run: RunFolder | None, processes: Processes) -> dict | None:
-    """The state in `last.pt`; None if the run was stopped before there was one."""
-    path: Path | None = run.path / "last.pt" if run else None
-    state = load_checkpoint(path) if path and path.exists() else None
-    return processes.broadcast(state)
+def _load_last(path: Path, network: nn.Module, epochs: int) -> dict | None:
+    """What the last epoch's checkpoint has for resuming; None if there is none yet.
+
+    Raises:
+        UserError: it cannot be read, or is not one of this training.
+    """
+    if not path.exists():
+        return None
+    content = load_checkpoint(path)
+    state = published_state_dict(content, path)
+    check_weights(network.state_dict(), state, path)
+    shapes = {number: parameter.shape for number, parameter in enumerate(network.parameters())}
+    try:
+        kept = content["optimizer"]["state"].items()
+        momentum = {number: entry["momentum_buffer"] for number, entry in kept}
+    except (AttributeError, IndexError, KeyError, TypeError):
+        momentum = None
+    fits = momentum is not None and all(
+        number in shapes
+        and (buffer is None or (isinstance(buffer, Tensor) and buffer.shape == shapes[number]))
+        for number, buffer in momentum.items()
+    )
+    epoch, best_top1 = content.get("epoch"), content.get("best_top1")
+    if not (fits and is_whole_number(epoch, 1, epochs) and is_number(best_top1)):
+        raise UserError(
+            f"checkpoint {path}: not what this training can go on from (optimizer, epoch or "
+            "best_top1 in it is wrong); train anew"
+        )
+    return {"state_dict": state, "momentum": momentum, "epoch": epoch, "best_top1": best_top1}
+
+
+def _restore_momentum(optimizer: torch.optim.Optimizer, momentum: dict) -> None:
+    """Give `optimizer` its buffers back, by the numbers of the parameters, and nothing else."""
+    state = {number: {"momentum_buffer": buffer} for number, buffer in momentum.items()}
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})

@@ -13,5 +13,7 @@ def run_script(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        # Names of files and what is in them may hold anything, escape sequences too.
+        line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(error))
+        print(f"error: {line}", file=sys.stderr)
         sys.exit(2)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from errors import UserError
+from untrusted import load_json
 
 PRIMITIVES = (
     "max_pool_3x3",
@@ -169,12 +170,11 @@ def load_genotype(path: str | Path) -> Genotype:
         UserError: the file cannot be read or is not a genotype; names the file and the field.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = load_json(path)
     except OSError as error:
         raise UserError(f"genotype file {path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"genotype file {path}: not a JSON file ({reason})") from None
+    except ValueError as error:
+        raise UserError(f"genotype file {path}: not a JSON file ({error})") from None
     try:
         return genotype_from_dict(content)
     except ValueError as error:

@@ -52,7 +52,7 @@ class ShuffledLearning(Population):
 
     def load_state_dict(self, state: dict) -> None:
         super().load_state_dict(state)
-        self.asked = {tuple(numbers) for numbers in state["asked"]}
+        self.asked = {tuple(map(int, numbers)) for numbers in state["asked"]}
 
     def _shuffled(self, values: np.ndarray) -> np.ndarray:
         """`values` (members, dimensions) with each column in a random order of its own."""

@@ -6,7 +6,8 @@ import logging
 import os
 import sys
 import time
-from argparse import Namespace
+from argparse import Action, ArgumentTypeError, BooleanOptionalAction, Namespace
+from collections.abc import Callable
 from pathlib import Path
 
 from tqdm import tqdm
@@ -14,6 +15,7 @@ from tqdm import tqdm
 from arguments import ArgumentParser
 from atomic_file import write_whole_file
 from errors import UserError
+from untrusted import MAX_JSON_BYTES, load_json, parse_json
 
 SETTINGS_FILE = "settings.json"
 HISTORY_FILE = "history.jsonl"
@@ -89,13 +91,33 @@ class RunFolder:
             return []
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
-    def truncate_history(self, length: int) -> list[dict]:
-        """Drop what was written after the checkpoint that counted `length` lines; returns those."""
-        with open(self.path / HISTORY_FILE, "ab+") as file:
-            file.seek(0)
-            lines = [file.readline() for _ in range(length)]
-            file.truncate(sum(map(len, lines)))
-        return [json.loads(line) for line in lines]
+    def truncate_history(
+        self, length: int, is_expected: Callable[[int, dict], bool] = lambda *_: True
+    ) -> list[dict]:
+        """Drop what was written after the checkpoint that counted `length` lines; returns those.
+
+        Args:
+            is_expected: whether a record, given its number from 0, can be one of this run.
+
+        Raises:
+            UserError: the history is damaged or has fewer lines; names the line. It stays as it is.
+        """
+        path = self.path / HISTORY_FILE
+        records = []
+        try:
+            with open(path, "ab+") as file:
+                file.seek(0)
+                for number in range(length):
+                    record = parse_json(file.readline(MAX_JSON_BYTES))
+                    if not isinstance(record, dict) or not is_expected(number, record):
+                        raise ValueError("not what this run has written")
+                    records.append(record)
+                file.truncate(file.tell())
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror}") from None
+        except ValueError as error:
+            raise UserError(f"{path}: line {len(records) + 1} is damaged ({error})") from None
+        return records
 
     def close(self) -> None:
         """Let go of the folder; the end of the process does so too."""
@@ -120,7 +142,11 @@ class RunFolder:
         self.log.propagate = False
         self._close_log()
         formatter = logging.Formatter("%(asctime)s %(message)s", "%m/%d %H:%M:%S")
-        for handler in (_ConsoleHandler(), logging.FileHandler(self.path / LOG_FILE)):
+        try:
+            to_file = logging.FileHandler(self.path / LOG_FILE)
+        except OSError as error:
+            raise UserError(f"{self.path / LOG_FILE}: {error.strerror}") from None
+        for handler in (_ConsoleHandler(), to_file):
             handler.setFormatter(formatter)
             self.log.addHandler(handler)
 
@@ -150,10 +176,10 @@ def read_settings(path: str) -> dict:
         UserError: it is not a run folder.
     """
     try:
-        settings = json.loads((Path(path) / SETTINGS_FILE).read_text(encoding="utf-8"))
+        settings = load_json(Path(path) / SETTINGS_FILE)
     except (OSError, ValueError):
         settings = None
-    if not isinstance(settings, dict):
+    if not isinstance(settings, dict) or not isinstance(settings.get("script", ""), str):
         raise UserError(f"{path}: not a run folder (no readable {SETTINGS_FILE} in it)")
     return settings
 
@@ -176,8 +202,9 @@ def parse_with_resume(
     settings = read_settings(args.resume)
     script = settings.get("script")
     if script != parser.prog:
+        script = str(script)[:60]
         raise UserError(f"--resume {args.resume}: was made by {script}; resume it with that")
-    known = {name: value for name, value in settings.items() if name in vars(args)}
+    known = _checked_settings(parser, args.resume, settings)
     parser.set_defaults(**{name: value for name, value in known.items() if name != "resume"})
     args = parser.parse_args(argv)
     for name, value in known.items():
@@ -187,6 +214,56 @@ def parse_with_resume(
                 f"{getattr(args, name)}; leave it out"
             )
     return args
+
+
+def _checked_settings(parser: ArgumentParser, path: str, settings: dict) -> dict:
+    """The settings that are flags of `parser`, each as its flag would give it.
+
+    Raises:
+        UserError: one is not what its flag can be; names it.
+    """
+    checked = {}
+    for action in parser._actions:
+        if action.dest not in settings or action.dest in ("help", "resume"):
+            continue
+        try:
+            checked[action.dest] = _checked_setting(action, settings[action.dest])
+        except (ArgumentTypeError, RecursionError, TypeError, ValueError):
+            raise UserError(
+                f"--resume {path}: {SETTINGS_FILE} in it is damaged (what it has for "
+                f"--{action.dest} cannot be); put the right value there"
+            ) from None
+    return checked
+
+
+def _checked_setting(action: Action, value: object) -> object:
+    """`value` if it is one that `action` could have given.
+
+    Raises:
+        ArgumentTypeError, TypeError, ValueError: it is not.
+    """
+    if value is None:
+        if action.default is None and not action.required:
+            return None
+        raise TypeError
+    if isinstance(action, BooleanOptionalAction):
+        if not isinstance(value, bool):
+            raise TypeError
+        return value
+    if isinstance(action.nargs, int):
+        if not isinstance(value, list) or len(value) != action.nargs:
+            raise TypeError
+        return [_parsed(action, number) for number in value]
+    return _parsed(action, value)
+
+
+def _parsed(action: Action, value: object) -> object:
+    """`value`, having gone through `action`'s type and choices as a word of the command line."""
+    word = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    parsed = action.type(word) if action.type else word
+    if parsed != value or "\0" in word or (action.choices and parsed not in action.choices):
+        raise ValueError
+    return parsed
 
 
 def _make_new(path: Path) -> Path:

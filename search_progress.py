@@ -3,17 +3,21 @@
 import logging
 import math
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from torch import Tensor
 
 from candidate import Outcome
-from checkpoint import load_checkpoint, save_checkpoint
+from checkpoint import check_weights, load_checkpoint, published_state_dict, save_checkpoint
 from distributed import Processes
+from errors import UserError
+from finite import all_finite
 from progress import format_seconds, progress_bar
 from run_folder import RunFolder
 from run_history import Generation, PairRecord
 from scalar_log import ScalarLog
 from slow_fast_learning import Population
+from untrusted import is_number, is_whole_number
 
 CHECKPOINT_FILE = "checkpoint.pt"
 
@@ -52,6 +56,7 @@ class SearchProgress:
         self.pairs_done = 0
         self.log = logging.getLogger("relativenas")
         self._records: list[dict] = []
+        self._pairs_each = len(learning.positions) // 2
 
     @property
     def finished(self) -> bool:
@@ -59,10 +64,14 @@ class SearchProgress:
         return self.generation == self.generations
 
     def resume(self) -> None:
-        """Go on from the run folder's checkpoint, if the run got as far as writing one."""
+        """Go on from the run folder's checkpoint, if the run got as far as writing one.
+
+        Raises:
+            UserError: the checkpoint or the history is damaged, or not one of this search.
+        """
         state = None
         if self.run and (path := self.run.path / CHECKPOINT_FILE).exists():
-            state = load_checkpoint(path)
+            state = self._load_state(path)
         state = self.processes.broadcast(state)
         if state:
             self.generation = state["generation"]
@@ -72,7 +81,8 @@ class SearchProgress:
             for name, tensor in state["weight_set"].items():
                 self.weight_set[name].copy_(tensor)
         if self.run:
-            self._records = self.run.truncate_history(state["history_length"] if state else 0)
+            length = state["history_length"] if state else 0
+            self._records = self.run.truncate_history(length, self._check_record)
         self.log.info(
             "resumed in generation %d after %d of its pairs", self.generation + 1, self.pairs_done
         )
@@ -131,6 +141,49 @@ class SearchProgress:
                 "history_length": len(self._records),
             }
             save_checkpoint(state, self.run.path / CHECKPOINT_FILE)
+
+    def _load_state(self, path: Path) -> dict:
+        state = load_checkpoint(path)
+        try:
+            self._check_state(state)
+            self.learning.load_state_dict(state["learning"])
+            weight_set = published_state_dict({"state_dict": state["weight_set"]}, path)
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            raise UserError(
+                f"checkpoint {path}: not what this search can go on from ({reason}); search anew"
+            ) from None
+        check_weights(self.weight_set, weight_set, path)
+        if not all_finite(weight_set.values()):
+            raise UserError(f"checkpoint {path}: a weight is infinite or NaN; search anew")
+        return {**state, "weight_set": weight_set}
+
+    def _check_state(self, state: dict) -> None:
+        if not is_whole_number(state["generation"], 0, self.generations):
+            raise ValueError(f"its generation is none from 0 to {self.generations}")
+        pairs, population = state["pairs"], range(2 * self._pairs_each)
+        if pairs and (
+            len(pairs) != self._pairs_each
+            or any(len(pair) != 2 for pair in pairs)
+            or any(type(member) is not int for pair in pairs for member in pair)
+            or sorted(member for pair in pairs for member in pair) != list(population)
+        ):
+            raise ValueError("its pairs are not pairs of the population")
+        if not is_whole_number(state["pairs_done"], 0, max(0, len(pairs) - 1)):
+            raise ValueError("its number of pairs done is wrong")
+        if state["history_length"] != state["generation"] * self._pairs_each + state["pairs_done"]:
+            raise ValueError("its number of records is wrong")
+
+    def _check_record(self, number: int, record: dict) -> bool:
+        """Whether this search can have written the history's record `number` (from 0)."""
+        losses = record.get("losses")
+        return (
+            record.get("generation") == number // self._pairs_each
+            and isinstance(losses, list)
+            and all(loss is None or is_number(loss) for loss in losses)
+            and is_number(record.get("diversity"))
+            and is_number(record.get("seconds"))
+        )
 
     def _finish_generation(self) -> None:
         own = [record for record in self._records if record["generation"] == self.generation]

@@ -68,8 +68,15 @@ class Population:
         return {"positions": self.positions.tolist(), "random": self.random.bit_generator.state}
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on from what `state_dict` returned."""
-        self.positions = np.array(state["positions"])
+        """Go on from what `state_dict` returned.
+
+        Raises:
+            KeyError, OverflowError, TypeError, ValueError: it is of another population, or damaged.
+        """
+        positions = finite_array(state["positions"], self.positions.shape)
+        if (positions < self.lower).any() or (positions > self.upper).any():
+            raise ValueError("a vector is out of its bounds")
+        self.positions = positions
         self.random.bit_generator.state = state["random"]
 
 
@@ -100,7 +107,24 @@ class SlowFastLearning(Population):
 
     def load_state_dict(self, state: dict) -> None:
         super().load_state_dict(state)
-        self.velocities = np.array(state["velocities"])
+        self.velocities = finite_array(state["velocities"], self.positions.shape)
+
+
+def finite_array(numbers: list[list[float]], shape: tuple[int, int]) -> np.ndarray:
+    """Vectors from a file as float64 of `shape`.
+
+    Raises:
+        OverflowError, TypeError, ValueError: they are not that, or not all are finite.
+    """
+    count, dimensions = shape
+    if (
+        len(numbers) != count
+        or any(len(vector) != dimensions for vector in numbers)
+        or any(type(number) not in (int, float) for vector in numbers for number in vector)
+        or not np.isfinite(array := np.array(numbers, dtype=np.float64)).all()
+    ):
+        raise ValueError(f"vectors must be {count} of {dimensions} finite numbers")
+    return array
 
 
 def slow_and_fast(

@@ -13,6 +13,7 @@ from distributed import Processes, launched, local_rank
 from engine import evaluate
 from errors import UserError, run_script
 from image_arguments import add_device_arguments, add_set_arguments
+from out_of_memory import memory_advice
 from trained_network import add_network_arguments, load_trained_network, print_size
 from utils import choose_device, choose_precision
 
@@ -87,7 +88,9 @@ def test(args: Namespace) -> None:
 
 
 def main() -> None:
-    test(parse_arguments())
+    args = parse_arguments()
+    with memory_advice("lower --batch_size or --image_size, or use --precision bf16"):
+        test(args)
 
 
 if __name__ == "__main__":

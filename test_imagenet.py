@@ -13,6 +13,7 @@ from distributed import Processes, gpu_list, own_device
 from engine import evaluate, launch_if_several_gpus
 from errors import UserError, run_script
 from imagenet_data import IMAGENET, add_data_arguments, check_data_path, plan_loading
+from out_of_memory import memory_advice
 from trained_network import add_network_arguments, load_trained_network, print_size
 from utils import choose_precision
 
@@ -72,7 +73,10 @@ def main() -> None:
     args = parse_arguments()
     launch_if_several_gpus(args)
     processes = Processes(own_device(args.gpus))
-    test(args, processes)
+    with memory_advice(
+        "lower --batch_size, --image_size or --workers, or use --precision bf16 or more --gpus"
+    ):
+        test(args, processes)
     processes.close()
 
 

@@ -28,6 +28,7 @@ from engine import (
 )
 from errors import run_script
 from image_arguments import add_augmentation_arguments, add_set_arguments
+from out_of_memory import memory_advice
 from run_folder import RunFolder
 from seeds import derive_seed
 from trained_network import describe_network
@@ -91,7 +92,12 @@ def train(args: Namespace, run: RunFolder | None, processes: Processes) -> None:
 
 
 def main() -> None:
-    run_training(parse_arguments(), train)
+    args = parse_arguments()
+    with memory_advice(
+        "lower --batch_size, --init_channels or --image_size, or use --precision bf16, "
+        "--data_device cpu or more --gpus"
+    ):
+        run_training(args, train)
 
 
 if __name__ == "__main__":

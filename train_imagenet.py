@@ -18,6 +18,7 @@ from engine import (
 )
 from errors import UserError, run_script
 from imagenet_data import IMAGENET, add_data_arguments, check_data_path, plan_loading
+from out_of_memory import memory_advice
 from run_folder import RunFolder
 from seeds import derive_seed
 from trained_network import describe_network
@@ -157,7 +158,12 @@ def train(args: Namespace, run: RunFolder | None, processes: Processes) -> None:
 
 
 def main() -> None:
-    run_training(parse_arguments(), train)
+    args = parse_arguments()
+    with memory_advice(
+        "lower --batch_size, --init_channels, --image_size or --workers, or use --precision bf16 "
+        "or more --gpus"
+    ):
+        run_training(args, train)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ from learners import LEARNERS
 from live_report import LiveReport
 from memory import keep_freed_memory
 from model_search import Supernet
+from out_of_memory import memory_advice
 from run_folder import FOLDER_FILES, RunFolder, parse_with_resume, write_json
 from run_history import GENOTYPE_FILE, POPULATION_FILE, REPORT_FILE
 from scalar_log import ScalarLog, add_tensorboard_argument
@@ -57,6 +58,8 @@ OWN_FILES = (
     *FOLDER_FILES, CHECKPOINT_FILE, STATISTICS_FILE, GENOTYPE_FILE, POPULATION_FILE, REPORT_FILE
 )  # fmt: skip
 """What a search writes into its folder beside the weight set."""
+
+MAX_POPULATION = 1_000_000
 
 CHANGEABLE_ON_RESUME = (
     "data",
@@ -289,13 +292,24 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
             f"--model_path {args.model_path}: must be a file name, and none of "
             + ", ".join(OWN_FILES)
         )
-    if args.pop_size < 2 or args.pop_size % 2:
-        raise UserError(f"--pop_size {args.pop_size}: pairs need an even number, at least 2")
+    if args.pop_size % 2 or not 2 <= args.pop_size <= MAX_POPULATION:
+        raise UserError(
+            f"--pop_size {args.pop_size}: pairs need an even number, from 2 to {MAX_POPULATION}"
+        )
     return args
 
 
 def main() -> None:
     args = parse_arguments()
+    with memory_advice(
+        "lower --batch_size, --init_channels or --image_size, or use --save_memory, "
+        "--precision bf16 or --data_device cpu"
+    ):
+        run_search(args)
+
+
+def run_search(args: Namespace) -> None:
+    """Search in each process, in the main one with the run folder."""
     device = choose_device(args.device, local_rank() if launched() else args.gpu)
     if args.cuda_graphs and device.type != "cuda":
         raise UserError("--cuda_graphs: needs a CUDA GPU; leave it out on the CPU")

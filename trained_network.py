@@ -5,19 +5,36 @@ Our own checkpoints describe their network; published state dicts hold weights o
 
 from argparse import BooleanOptionalAction, Namespace
 
+import torch
 from torch import nn
 
 from arguments import ArgumentParser, positive_int
-from checkpoint import load_checkpoint, load_weights, published_state_dict
+from checkpoint import check_weights, load_checkpoint, load_weights, published_state_dict
+from dataset.image_set import SET_NAMES
+from dataset.pixel_statistics import statistics_from_dict
 from errors import UserError
 from genotypes import Genotype, genotype_from_dict, resolve_genotype
 from model import NetworkCIFAR, NetworkImageNet
+from untrusted import is_number, is_whole_number
 from utils import multiply_adds, parameter_count
 
 NETWORKS = {"cifar": NetworkCIFAR, "imagenet": NetworkImageNet}
 
 PUBLISHED_SIZES = {"cifar": (36, 20), "imagenet": (46, 14)}
 """Channels of the first cells and number of cells, by kind of network."""
+
+LARGEST = {
+    "init_channels": 1 << 16,
+    "layers": 1000,
+    "num_classes": 1 << 16,
+    "image_size": 1 << 16,
+    "validation_resize": 1 << 16,
+    "epoch": 1 << 31,
+}
+"""What a file may ask for at most, so that it cannot ask for everything."""
+
+DESCRIPTION = ("network", "genotype", "auxiliary", "set", "mean", "std", "top1", *LARGEST)
+"""What our checkpoints say of their network and the images it was trained on."""
 
 
 def describe_network(
@@ -55,6 +72,30 @@ def build_network(description: dict) -> nn.Module:
     )
 
 
+def check_description(description: dict) -> None:
+    """Check what a checkpoint says of its network and images, of which there may be a part.
+
+    Raises:
+        ValueError: a field is not what it should be; names it.
+    """
+    for name, value in description.items():
+        if name in LARGEST and not is_whole_number(value, 1, LARGEST[name]):
+            raise ValueError(f"field {name!r} must be a whole number from 1 to {LARGEST[name]}")
+    if not isinstance(description["auxiliary"], bool):
+        raise ValueError("field 'auxiliary' must be true or false")
+    for name, known in (("network", tuple(NETWORKS)), ("set", (*SET_NAMES, "imagenet"))):
+        value = description.get(name, known[0])
+        if not isinstance(value, str) or value not in known:
+            raise ValueError(f"field {name!r} must be one of {', '.join(known)}")
+    if description["network"] == "imagenet" and description["init_channels"] < 2:
+        raise ValueError("field 'init_channels' must be at least 2, for the stem")
+    genotype_from_dict(description["genotype"])
+    if not is_number(description.get("top1", 0)):
+        raise ValueError("field 'top1' must be a number")
+    if "mean" in description:
+        statistics_from_dict(description)
+
+
 def add_network_arguments(parser: ArgumentParser) -> None:
     """Add the flags that describe the network of a published state dict."""
     group = parser.add_argument_group("for a published state dict, which holds weights only")
@@ -88,7 +129,7 @@ def load_trained_network(args: Namespace, kind: str | None = None) -> tuple[nn.M
     path = args.model_path
     checkpoint = load_checkpoint(path)
     state = published_state_dict(checkpoint, path)
-    if "classifier.weight" not in state:
+    if "classifier.weight" not in state or state["classifier.weight"].dim() != 2:
         raise UserError(f"checkpoint {path}: holds no network (no classifier.weight in it)")
     found = "imagenet" if "stem0.0.weight" in state else "cifar"
     description = describe_network(
@@ -96,25 +137,29 @@ def load_trained_network(args: Namespace, kind: str | None = None) -> tuple[nn.M
         resolve_genotype(args.arch or "RelativeNAS"),
         *PUBLISHED_SIZES[found],
         any(name.startswith("auxiliary_head.") for name in state),
-        len(state["classifier.weight"]),
+        state["classifier.weight"].shape[0],
     )
     if "genotype" in checkpoint:
-        description |= {name: value for name, value in checkpoint.items() if name != "state_dict"}
-    if kind not in (None, description["network"]):
-        raise UserError(
-            f"checkpoint {path}: holds a network for {description['network']}, not for {kind}; "
-            f"test it with {'test.py' if kind == 'imagenet' else 'test_imagenet.py'}"
-        )
+        description |= {name: checkpoint[name] for name in DESCRIPTION if name in checkpoint}
     if args.arch:
         description["genotype"] = resolve_genotype(args.arch)._asdict()
     for name in ("init_channels", "layers", "auxiliary"):
         if getattr(args, name) is not None:
             description[name] = getattr(args, name)
     try:
-        network = build_network(description)
-    except (KeyError, TypeError, ValueError) as error:
+        check_description(description)
+    except ValueError as error:
         raise UserError(f"checkpoint {path}: does not describe a network ({error})") from None
-    load_weights(network, state, path)
+    if kind not in (None, description["network"]):
+        raise UserError(
+            f"checkpoint {path}: holds a network for {description['network']}, not for {kind}; "
+            f"test it with {'test.py' if kind == 'imagenet' else 'test_imagenet.py'}"
+        )
+    # Without memory at first: a network may be described that is larger than its weights.
+    with torch.device("meta"):
+        network = build_network(description)
+    check_weights(network.state_dict(), state, path)
+    load_weights(network.to_empty(device="cpu"), state, path)
     return network.eval(), description
 
 

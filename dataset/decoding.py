@@ -2,13 +2,20 @@
 
 import io
 import math
+import warnings
 from collections.abc import Callable
-from typing import NamedTuple
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+MAX_IMAGE_PIXELS = 89_478_485
+"""Larger images are refused: this many pixels take 256 MiB in RGB. Pillow's own limit."""
+
+UNREADABLE = (
+    OSError, ValueError, SyntaxError, NotImplementedError, Image.DecompressionBombError
+)  # fmt: skip
 """What Pillow raises for a file that is not an image, or a damaged one."""
 
 CROP_RATIO = (3 / 4, 4 / 3)
@@ -29,6 +36,35 @@ class Box(NamedTuple):
 
 Crop = Callable[[int, int], Box]
 """What to cut out of an image, given its width and height."""
+
+
+def open_image(source: Path | BinaryIO) -> Image.Image:
+    """Open an image file without decoding it.
+
+    Raises:
+        UNREADABLE: it is none that Pillow reads, or larger than `MAX_IMAGE_PIXELS`.
+    """
+    # Pillow only warns of what is refused here.
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    image = Image.open(source)
+    try:
+        check_image_size(*image.size)
+        if image.format == "EPS":  # it would be given to Ghostscript, which runs it
+            raise ValueError("EPS files are programs, which are not run")
+    except ValueError:
+        image.close()
+        raise
+    return image
+
+
+def check_image_size(width: int, height: int) -> None:
+    """Refuse an image without pixels, or with more than `MAX_IMAGE_PIXELS`.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if not 1 <= width * height <= MAX_IMAGE_PIXELS:
+        raise ValueError(f"{width}×{height} pixels; from 1 to {MAX_IMAGE_PIXELS:,} can be read")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -55,7 +91,7 @@ def decode_crop(encoded: bytes, crop: Crop, image_size: int, reduced: bool) -> n
     Raises:
         UNREADABLE: Pillow cannot read it.
     """
-    with Image.open(io.BytesIO(encoded)) as image:
+    with open_image(io.BytesIO(encoded)) as image:
         return resize_part(*decode_part(image, crop, image_size, reduced), image_size)
 
 

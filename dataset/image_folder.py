@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from dataset.decoding import UNREADABLE, to_rgb
+from dataset.decoding import UNREADABLE, open_image, to_rgb
 from errors import UserError
 from progress import progress_bar
 
@@ -89,7 +89,7 @@ def decode_image(file: Path, image_size: int) -> np.ndarray:
         UserError: Pillow cannot read it; names the file.
     """
     try:
-        with Image.open(file) as image:
+        with open_image(file) as image:
             size = (image_size, image_size)
             return np.asarray(ImageOps.fit(to_rgb(image), size, Image.Resampling.BILINEAR))
     except UNREADABLE as error:

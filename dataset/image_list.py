@@ -108,7 +108,7 @@ def check_key(key: str, place: str) -> None:
         reason = "a key is <class>/<name>"
     else:
         return
-    raise UserError(f"{place}: {key!r} cannot be a key; {reason}")
+    raise UserError(f"{place}: {key[:100]!r} cannot be a key; {reason}")
 
 
 def class_of(key: str) -> str:

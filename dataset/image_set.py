@@ -15,9 +15,10 @@ from torch import Generator, Tensor
 from atomic_file import write_whole_file
 from dataset.augmentation import Augmentation, augment, normalize
 from dataset.image_folder import load_image_folder
-from dataset.pixel_statistics import PUBLISHED_STATISTICS, Statistics
+from dataset.pixel_statistics import PUBLISHED_STATISTICS, Statistics, statistics_from_dict
 from errors import UserError
 from seeds import derive_seed
+from untrusted import load_json
 
 SET_NAMES = ("cifar10", "cifar100", "digits", "folder")
 
@@ -83,12 +84,19 @@ def image_statistics(name: str, train_set: ImageSet, kept: Path | None = None) -
 
     Args:
         kept: a JSON file that keeps them: read if it is there, else written.
+
+    Raises:
+        UserError: `kept` does not hold them.
     """
     if name in PUBLISHED_STATISTICS:
         return PUBLISHED_STATISTICS[name]
     if kept is not None and kept.exists():
-        numbers = json.loads(kept.read_text(encoding="utf-8"))
-        return Statistics(tuple(numbers["mean"]), tuple(numbers["std"]))
+        try:
+            return statistics_from_dict(load_json(kept))
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{kept}: damaged ({error}); remove it, and it is written anew"
+            ) from None
     statistics = _measure_statistics(train_set)
     if kept is not None:
         write_whole_file(kept, json.dumps(asdict(statistics)) + "\n")

@@ -6,7 +6,6 @@ half-way and run again, it goes on where it was. The list of what the LMDB holds
 
 import hashlib
 import io
-import json
 import os
 import sys
 from argparse import Namespace
@@ -22,7 +21,7 @@ import lmdb
 from PIL import Image
 
 from arguments import ArgumentParser, positive_int
-from dataset.decoding import UNREADABLE, to_rgb
+from dataset.decoding import UNREADABLE, check_image_size, open_image, to_rgb
 from dataset.image_list import (
     SPLITS,
     labels_in,
@@ -40,8 +39,10 @@ from dataset.lmdb_set import (
     open_to_read,
 )
 from errors import UserError, run_script
+from out_of_memory import memory_advice
 from progress import progress_bar
 from run_folder import write_json
+from untrusted import parse_json
 
 STATE_FILE = "img2lmdb.json"
 
@@ -113,10 +114,10 @@ def _begin(folder: Path, label_of: dict[str, int], image_size: int | None) -> di
     path = folder / STATE_FILE
     if path.exists():
         try:
-            state = json.loads(path.read_text(encoding="utf-8"))
+            state = parse_json(path.read_bytes())
         except ValueError:
             state = None
-        if not isinstance(state, dict) or not origin.keys() <= state.keys():
+        if not _is_state(state):
             raise UserError(f"{path}: not what this script writes; remove the folder {folder}")
         for name, value in origin.items():
             if state[name] != value:
@@ -136,11 +137,22 @@ def _begin(folder: Path, label_of: dict[str, int], image_size: int | None) -> di
     return state
 
 
+def _is_state(state: object) -> bool:
+    """Whether `state` is one that this script has written."""
+    skipped = state.get("skipped") if isinstance(state, dict) else None
+    return (
+        isinstance(skipped, dict)
+        and all(isinstance(reason, str) for reason in skipped.values())
+        and isinstance(state.get("complete"), bool)
+        and {"list_sha256", "image_size"} <= state.keys()
+    )
+
+
 def _write_missing(folder: Path, label_of: dict[str, int], args: Namespace) -> dict[str, str]:
     """Write the images that the LMDB has not yet; returns those left out, each with the reason."""
     environment = lmdb.open(str(folder), map_size=INITIAL_MAP_BYTES, readahead=False)
-    present = {key.decode("ascii") for key in keys_in(environment)}
-    remaining = [key for key in label_of if key not in present]
+    present = keys_in(environment)
+    remaining = [key for key in label_of if key.encode("ascii") not in present]
     skipped = {}
     batch = []
     root = Path(args.image_path) / args.split
@@ -191,7 +203,7 @@ def _load(root: Path, key: str, image_size: int | None) -> tuple[str, bytes, str
             f"{root / key}: {error.strerror}; check --image_path and the list"
         ) from None
     try:
-        with Image.open(io.BytesIO(encoded)) as image:
+        with open_image(io.BytesIO(encoded)) as image:
             image.load()
             return key, encoded if image_size is None else _resized(image, image_size), None
     except UNREADABLE as error:
@@ -199,9 +211,14 @@ def _load(root: Path, key: str, image_size: int | None) -> tuple[str, bytes, str
 
 
 def _resized(image: Image.Image, image_size: int) -> bytes:
-    """A JPEG of the image, its shorter side `image_size` pixels."""
+    """A JPEG of the image, its shorter side `image_size` pixels.
+
+    Raises:
+        ValueError: it would be larger than images may be.
+    """
     scale = image_size / min(image.size)
     size = tuple(max(1, round(side * scale)) for side in image.size)
+    check_image_size(*size)
     kept = image if image.mode == "L" else to_rgb(image)
     file = io.BytesIO()
     kept.resize(size, Image.Resampling.BILINEAR).save(file, "JPEG", quality=QUALITY)
@@ -235,7 +252,7 @@ def _read_back(folder: Path, label_of: dict[str, int]) -> None:
                 image, found = decode_value(value)
                 if found != label:
                     raise ValueError(f"its label is {found}, not {label}")
-                Image.open(io.BytesIO(image)).close()
+                open_image(io.BytesIO(image)).close()
             except UNREADABLE as error:
                 raise UserError(
                     f"{folder}: {key} does not read back ({error}); remove the folder and write "
@@ -270,7 +287,9 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
 
 
 def main() -> None:
-    write_lmdb(parse_arguments())
+    args = parse_arguments()
+    with memory_advice("lower --workers"):
+        write_lmdb(args)
 
 
 if __name__ == "__main__":

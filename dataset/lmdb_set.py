@@ -18,6 +18,9 @@ LABEL = struct.Struct("<H")
 
 MAX_LABEL = 0xFFFF
 
+BINARY_CODES = (*range(0xA0, 0xC0), *range(0xC4, 0xC7), *range(0xD9, 0xDC))
+"""How a msgpack of one binary may begin: strings are what old versions of msgpack made of them."""
+
 DATA_FILE = "data.mdb"
 
 
@@ -32,6 +35,9 @@ def decode_value(value: bytes | memoryview) -> tuple[bytes, int]:
     Raises:
         ValueError: it is truncated or something else; says what.
     """
+    # Anything else than a binary, such as lists of lists, is not even begun with.
+    if not value or value[0] not in BINARY_CODES:
+        raise ValueError("not an image and its label")
     try:
         content = msgpack.unpackb(value, raw=True)
     except (ValueError, msgpack.UnpackException) as error:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from untrusted import is_number
+
 
 @dataclass(frozen=True)
 class Statistics:
@@ -16,6 +18,27 @@ class Statistics:
     def tensors(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation as float32 (3,) on `device`."""
         return torch.tensor(self.mean, device=device), torch.tensor(self.std, device=device)
+
+
+def statistics_from_dict(content: object) -> Statistics:
+    """Statistics from a file's dictionary with `mean` and `std`.
+
+    Raises:
+        ValueError: they are not there, or not three numbers each.
+    """
+    fields = []
+    for name in ("mean", "std"):
+        numbers = content.get(name) if isinstance(content, dict) else None
+        if (
+            not isinstance(numbers, list | tuple)
+            or len(numbers) != 3
+            or not all(is_number(number) for number in numbers)
+            or (name == "std" and min(numbers) <= 0)
+        ):
+            kind = "numbers" if name == "mean" else "numbers above 0"
+            raise ValueError(f"field {name!r} must be three {kind}")
+        fields.append(tuple(numbers))
+    return Statistics(*fields)
 
 
 PUBLISHED_STATISTICS = {

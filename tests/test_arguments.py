@@ -8,6 +8,7 @@ from arguments import (
     non_negative_int,
     positive_int,
     probability,
+    seed_number,
 )
 from errors import UserError
 
@@ -32,6 +33,10 @@ def test_a_number_in_its_range_is_taken(kind, text, value):
     ("kind", "text"),
     [
         (positive_int, "0"),
+        (positive_int, "2147483648"),
+        (positive_int, "9" * 400),
+        (positive_int, "9" * 5000),
+        (seed_number, "9223372036854775808"),
         (positive_int, "1.5"),
         (positive_int, "many"),
         (non_negative_int, "-1"),

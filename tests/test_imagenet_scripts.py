@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from pathlib import Path
 
 import lmdb
 import pytest
@@ -90,9 +91,9 @@ def test_labels_are_smoothed_in_both_heads(auxiliary, monkeypatch):
         auxiliary_weight=0.4,
     )  # fmt: skip
     network = NetworkImageNet(2, 3, 3, auxiliary, RelativeNAS)
-    trainer = Trainer(args, Processes(torch.device("cpu")), network, None, 0.1)
+    trainer = Trainer(args, Processes(torch.device("cpu")), network, None, 0.1, Path("last.pt"))
     labels = torch.tensor([0, 2])
-    loss, logits = trainer._step(torch.randn(2, 3, 16, 16), labels)
+    _, loss, logits = trainer._step(torch.randn(2, 3, 16, 16), labels)
     assert [smoothing for _, smoothing in losses] == [0.1] * (1 + auxiliary)
     wanted = torch.full((2, 3), 0.1 / 3)
     wanted[torch.arange(2), labels] += 0.9

@@ -321,11 +321,18 @@ def test_a_record_with_a_wrong_field_is_left_out(change, tmp_path):
     assert run.problems == ["history.jsonl: 1 lines are not what the script writes"]
 
 
-@pytest.mark.parametrize("script", ["search_vs_random.py", None, ["train.py"], 3])
-def test_other_folders_have_no_report(script, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("search_vs_random.py", "train_search.py"),
+        (None, "run folder"),
+        (["train.py"], "run folder"),
+    ],
+)
+def test_other_folders_have_no_report(script, reason, tmp_path, monkeypatch, capsys):
     folder = make_folder(tmp_path / "run", script)
     status = call_script("visualize", [folder], monkeypatch)
-    assert_one_line(status, capsys, str(folder), "train_search.py")
+    assert_one_line(status, capsys, str(folder), reason)
 
 
 def test_the_page_of_a_long_search_stays_small(tmp_path):
