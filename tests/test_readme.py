@@ -29,6 +29,7 @@ SMALL = {
     "train.py": [*TINY, "--epochs", "1", "--gpus", "0"],
     "train_imagenet.py": [*TINY_IMAGENET, "--gpus", "0"],
     "test_imagenet.py": ["--gpus", "0"],
+    "examples/detect_digits.py": ["--steps", "2", "--test_images", "2"],
     "benchmarks/loading.py": ["--image_size", "16", "--rounds", "1"],
     "benchmarks/nasbench201.py": ["--seeds", "2", "--sets", "cifar10"],
     "benchmarks/search_speed.py": [
@@ -130,6 +131,10 @@ class Workplace:
         self.run(shown[shown.index(".venv/bin/python train_search.py") :].splitlines()[0])
 
     def python(self, words: list[str]) -> None:
+        if words[:2] == ["-m", "pip"]:
+            words = [str(ROOT / word) if word.endswith(".txt") else word for word in words]
+            subprocess.run([sys.executable, *words], check=True)
+            return
         script, *arguments = words
         if "--resume" not in arguments:
             arguments += SMALL.get(script, [])
