@@ -1,5 +1,6 @@
 """The README: every command in it runs, small, in the order in which they stand there."""
 
+import gc
 import pickle
 import re
 import runpy
@@ -148,6 +149,7 @@ class Workplace:
                 runpy.run_path(str(ROOT / script), run_name="__main__")
             except SystemExit as end:
                 assert not end.code, f"exit status {end.code}"
+        gc.collect()  # an LMDB must not be opened twice in a process
 
     def torchrun(self, words: list[str]) -> None:
         """On every machine that the command is for, here two processes at most."""
