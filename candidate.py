@@ -26,6 +26,7 @@ from dataset.image_set import (
 )
 from finite import all_finite
 from genotypes import Genotype
+from interruption import Interruption
 from model_search import ArchInfo, Supernet
 from utils import Meter, autocast, clip_gradients
 
@@ -99,6 +100,7 @@ class CandidateTrainer:
         precision: dtype of the computation, float32 or bfloat16.
         report_freq: log every so many training steps.
         recorder: replays steps as CUDA graphs; None: all of them run as they are.
+        interruption: looked at after each step; a turn can be left there.
     """
 
     def __init__(
@@ -108,16 +110,22 @@ class CandidateTrainer:
         precision: torch.dtype,
         report_freq: int,
         recorder: Recorder | None = None,
+        interruption: Interruption | None = None,
     ) -> None:
         self.supernet = supernet
         self.data = data
         self.precision = precision
         self.report_freq = report_freq
         self.recorder = recorder
+        self.interruption = interruption or Interruption()
         self.log = logging.getLogger("relativenas")
 
     def take_turn(self, genotype: Genotype, recipe: TrainingRecipe, seed: int) -> Outcome:
-        """Train and validate `genotype` from the weight set; `seed` fixes all random numbers."""
+        """Train and validate `genotype` from the weight set; `seed` fixes all random numbers.
+
+        Raises:
+            Interrupted: a signal asked to stop. The supernet then holds what was learned so far.
+        """
         started = time.monotonic()
         tensors = self.supernet.active_tensors(self.supernet.arch_info(genotype))
         weight_set = [tensor.detach().clone() for tensor in tensors.values()]
@@ -159,6 +167,7 @@ class CandidateTrainer:
             train_on(images, labels)
             if step % self.report_freq == 0:
                 self.log.info("step %d/%d", step, self.data.steps)
+            self.interruption.check()
         optimizer.zero_grad()
 
     def _backward(self, images: Tensor, labels: Tensor, arch_info: ArchInfo) -> None:
@@ -183,6 +192,7 @@ class CandidateTrainer:
         with torch.inference_mode():
             for images, labels in self.data.validation_batches():
                 validate_on(images, labels)
+                self.interruption.check()
         result = meter.result()
         return result["loss"], result["top1"]
 

@@ -1,5 +1,8 @@
-"""Checkpoints: written so that a kill leaves the old or the new one whole, read as data only."""
+"""Checkpoints: written so that a whole one is always there, checked and read as data only."""
 
+import hashlib
+import io
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,24 +10,62 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from atomic_file import write_whole_file
 from checkpoint_header import NotLoadableError, check_header
 from errors import UserError
 from out_of_memory import is_out_of_memory
 
+SEAL = b"sha256:"
+"""What a checkpoint's checksum begins with."""
 
-def save_checkpoint(content: dict, path: Path) -> None:
-    """Write `content` beside `path`, sync it to disk, and rename it into place."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
+SEAL_BYTES = len(SEAL) + 32
+
+
+def save_checkpoint(content: dict, path: Path, keep_previous: bool = False) -> None:
+    """Write `content` so that a kill at any moment leaves the old or the new file whole.
+
+    Args:
+        keep_previous: keep the file before it, for `load_newest_checkpoint`.
+
+    Raises:
+        OSError: it cannot be written; the files of before are whole.
+    """
+    # In memory first: PyTorch's writer turns a full disk into an error that does not say so.
+    sealed = _sealed(content)
+    _, previous, _ = checkpoint_files(path)
+    write_whole_file(path, sealed, previous if keep_previous else None)
+
+
+def checkpoint_files(path: Path) -> tuple[Path, Path, Path]:
+    """The files of last.pt, say: itself, last.previous.pt, and last.damaged.pt."""
+    return path, *(path.with_stem(f"{path.stem}.{which}") for which in ("previous", "damaged"))
+
+
+def load_newest_checkpoint(path: Path) -> dict | None:
+    """The checkpoint in `path`, or with a warning the one before it; None if there is neither.
+
+    A damaged file is moved out of the way, but kept.
+
+    Raises:
+        UserError: neither can be read.
+    """
+    _, previous, damaged = checkpoint_files(path)
+    if not path.exists() and not previous.exists():
+        return None
     try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        return load_checkpoint(path)
+    except UserError as error:
+        problem = error
+    try:
+        content = load_checkpoint(previous)
+    except UserError as error:
+        raise UserError(f"{problem}; before it, {error}; begin anew without --resume") from None
+    if path.exists():
+        # Else the next save would keep it in place of the whole one.
+        os.replace(path, damaged)
+    log = logging.getLogger("relativenas")
+    log.warning("warning: %s; going on from the one before it, %s", problem, previous)
+    return content
 
 
 def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dict:
@@ -35,7 +76,8 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dic
             more of it than the file has bytes (see `checkpoint_header`).
     """
     try:
-        check_header(path)
+        is_sealed = _check_seal(path)
+        check_header(path, is_sealed)
         content = torch.load(path, map_location=device, weights_only=True)
     except OSError as error:
         raise UserError(f"checkpoint {path}: {error.strerror or error}") from None
@@ -52,6 +94,46 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dic
     if not isinstance(content, dict):
         raise UserError(f"checkpoint {path}: holds a {type(content).__name__}, not a dictionary")
     return content
+
+
+def _sealed(content: dict) -> memoryview:
+    """`content` as `torch.save` writes it, with a checksum of all the bytes at the end.
+
+    The file is a zip archive, whose comment is the checksum: `torch.load` reads it as ever. It has
+    sums of its own, but only of its records, so that a flipped bit can lead astray.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with buffer.getbuffer() as archive:
+        # An archive without a comment ends with the length of its comment.
+        archive[-2:] = SEAL_BYTES.to_bytes(2, "little")
+        seal = SEAL + hashlib.sha256(archive).digest()
+    buffer.seek(0, os.SEEK_END)
+    buffer.write(seal)
+    return buffer.getbuffer()
+
+
+def _check_seal(path: str | Path) -> bool:
+    """Compare a file's bytes with the checksum at its end; returns whether it has one.
+
+    Raises:
+        ValueError: they differ.
+        OSError: the file cannot be read.
+    """
+    with open(path, "rb") as file:
+        left = max(0, os.fstat(file.fileno()).st_size - SEAL_BYTES)
+        file.seek(left)
+        seal = file.read(SEAL_BYTES)
+        if not seal.startswith(SEAL):
+            return False
+        file.seek(0)
+        digest = hashlib.sha256()
+        while chunk := file.read(min(left, 1 << 20)):
+            digest.update(chunk)
+            left -= len(chunk)
+    if seal != SEAL + digest.digest():
+        raise ValueError("its checksum is wrong")
+    return True
 
 
 def published_state_dict(content: Mapping, path: str | Path) -> dict[str, Tensor]:

@@ -83,8 +83,11 @@ class _Tensor:
     """Stands for a tensor of the pickle."""
 
 
-def check_header(path: str | Path) -> None:
+def check_header(path: str | Path, has_comment: bool = False) -> None:
     """Check a checkpoint's directory and pickle, and the sizes that they claim.
+
+    Args:
+        has_comment: whether it is a zip file with a comment, which has been checked.
 
     Raises:
         NotLoadableError: it is not a checkpoint, or holds other things than tensors in their
@@ -96,7 +99,10 @@ def check_header(path: str | Path) -> None:
             size = os.fstat(file.fileno()).st_size
             is_zip = file.read(len(ZIP_MAGIC)) == ZIP_MAGIC
             file.seek(0)
-            (_check_zip if is_zip else _check_legacy)(file, size)
+            if is_zip:
+                _check_zip(file, size, has_comment)
+            else:
+                _check_legacy(file, size)
         except NotLoadableError:
             raise
         except (zipfile.BadZipFile, OSError) as error:
@@ -116,10 +122,10 @@ class _LimitedFile(io.FileIO):
         return content
 
 
-def _check_zip(file: _LimitedFile, size: int) -> None:
+def _check_zip(file: _LimitedFile, size: int, has_comment: bool) -> None:
     with zipfile.ZipFile(file) as archive:
         records = {info.filename.partition("/")[2]: info for info in archive.infolist()}
-        if len(records) < len(archive.infolist()) or archive.comment:
+        if len(records) < len(archive.infolist()) or bool(archive.comment) > has_comment:
             raise NotLoadableError("two records have the same name, or there is a comment")
         if any(info.compress_type != zipfile.ZIP_STORED for info in records.values()):
             raise NotLoadableError("compressed, which checkpoints never are")

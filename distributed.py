@@ -12,7 +12,10 @@ import torch.distributed
 from torch import Tensor, nn
 
 from errors import UserError
+from interruption import Interrupted, Interruption
 from progress import progress_bar
+
+LOST = "another process of this run has ended; start it again with --resume"
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -63,6 +66,7 @@ def launched() -> bool:
 
 def launch(processes: int) -> None:
     """Run this script with its arguments once for each process; exit with their status."""
+    from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -82,6 +86,8 @@ def launch(processes: int) -> None:
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
         sys.exit(failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode)
+    except SignalException as stop:
+        sys.exit(128 + stop.sigval)
 
 
 class Processes:
@@ -91,17 +97,25 @@ class Processes:
         rank: this process's number in the group.
         size: number of processes.
         device: what this process computes on.
+        interruption: whether this process has been asked to stop.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, interruption: Interruption | None = None) -> None:
         self.device = device
+        self.interruption = interruption or Interruption()
+        self._asked_before: _Answer | None = None
         if device.type == "cuda":
             torch.cuda.set_device(device)
         self.rank, self.size = 0, 1
         if launched():
             self.rank, self.size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
             backend = "nccl" if device.type == "cuda" else "gloo"
-            torch.distributed.init_process_group(backend)
+            try:
+                torch.distributed.init_process_group(backend)
+            except RuntimeError as error:
+                if not self.has_lost(error):
+                    raise
+                raise UserError(LOST) from None
 
     @property
     def is_main(self) -> bool:
@@ -136,10 +150,20 @@ class Processes:
         """The results of `work` on all items, in order; each process does its share of them.
 
         With a `description` the main process shows a progress bar.
+
+        Raises:
+            Interrupted: one of the processes was asked to stop, and `work` did so.
         """
         shown = self.is_main and description is not None
         own = progress_bar(items[self.rank :: self.size], description or "", shown=shown)
-        shares = self.gather([work(item) for item in own])
+        try:
+            done = [work(item) for item in own]
+        except Interrupted as stop:
+            done = stop  # the others wait for an answer, and stop too
+        shares = self.gather(done)
+        for share in shares:
+            if isinstance(share, Interrupted):
+                raise share
         return [shares[i % self.size][i // self.size] for i in range(len(items))]
 
     def check_agreement(self, tensors: Iterable[Tensor], value: object) -> None:
@@ -166,6 +190,37 @@ class Processes:
                 "with --resume"
             )
 
+    def check_interruption(self) -> None:
+        """Stop here, all processes together, if one was asked to stop before the last such call.
+
+        The answer of the last call is there by now; no GPU is drained to wait for it.
+
+        Raises:
+            Interrupted: one of them was.
+        """
+        if self.size == 1:
+            self.interruption.check()
+            return
+        before, self._asked_before = self._asked_before, _Answer(self)
+        if before:
+            before.check()
+
+    def check_interruption_now(self) -> None:
+        """Stop here, all processes together, if one has been asked to stop. Waits for the device.
+
+        Raises:
+            Interrupted: one of them has.
+        """
+        if self.size == 1:
+            self.interruption.check()
+        else:
+            _Answer(self).check()
+
+    def has_lost(self, error: RuntimeError) -> bool:
+        """Whether `error` says that another process of the group has gone."""
+        from_backend = isinstance(error, torch.distributed.DistError)
+        return self.size > 1 and (from_backend or "gloo/transport" in str(error))
+
     def share_buffers(self, network: nn.Module) -> None:
         """Give all processes the main one's batch norm statistics: each has those of its part."""
         if self.size > 1:
@@ -178,3 +233,24 @@ class Processes:
             # Nobody hangs up while another is still in its last collective.
             torch.distributed.barrier()
             torch.distributed.destroy_process_group()
+
+
+class _Answer:
+    """Which signal has asked any of the processes to stop; on its way until `check` is called."""
+
+    def __init__(self, processes: Processes) -> None:
+        number = torch.full(
+            (), processes.interruption.signal, dtype=torch.int64, device=processes.device
+        )
+        torch.distributed.all_reduce(number, torch.distributed.ReduceOp.MAX)
+        self._number = number.to("cpu", non_blocking=True)
+        self._copied: torch.cuda.Event | None = None
+        if number.is_cuda:
+            self._copied = torch.cuda.Event()
+            self._copied.record()
+
+    def check(self) -> None:
+        if self._copied:
+            self._copied.synchronize()
+        if signal_number := int(self._number):
+            raise Interrupted(signal_number)

@@ -29,7 +29,7 @@ from arguments import (
 from atomic_file import write_whole_file
 from checkpoint import (
     check_weights,
-    load_checkpoint,
+    load_newest_checkpoint,
     load_weights,
     published_state_dict,
     save_checkpoint,
@@ -38,6 +38,7 @@ from distributed import Processes, gpu_list, launch, launched, own_device
 from errors import UserError
 from finite import FirstNonFinite, all_finite
 from genotypes import Genotype, load_genotype, resolve_genotype, save_genotype
+from interruption import Interrupted
 from live_report import LiveReport
 from memory import keep_freed_memory
 from progress import format_seconds, progress_bar
@@ -45,6 +46,7 @@ from run_folder import RunFolder, parse_with_resume
 from run_history import CONFUSION_FILE, GENOTYPE_FILE, EpochRecord
 from scalar_log import ScalarLog, add_tensorboard_argument
 from seeds import derive_seed
+from session import run_session
 from trained_network import build_network
 from untrusted import is_number, is_whole_number
 from utils import Meter, autocast, choose_precision, clip_gradients
@@ -65,13 +67,13 @@ class Data:
     """The images of a training, as this process gets them.
 
     Attributes:
-        training_batches: for an epoch (from 0), this process's batches: float images
-            (n, 3, H, W) and int64 labels (n,), on its device.
+        training_batches: for an epoch (from 0), this process's batches from a step (from 0) on:
+            float images (n, 3, H, W) and int64 labels (n,), on its device.
         validation_batches: this process's part of the validation images, in batches.
         steps: number of training batches of an epoch.
     """
 
-    training_batches: Callable[[int], Batches]
+    training_batches: Callable[[int, int], Batches]
     validation_batches: Callable[[], Batches]
     steps: int
 
@@ -150,14 +152,15 @@ def run_training(
     """Call `train` in each process, in the main one with the run folder."""
     keep_freed_memory()
     launch_if_several_gpus(args)
-    processes = Processes(own_device(args.gpus))
-    run = RunFolder.for_run("train", args) if processes.is_main else None
-    if run and not args.resume:
-        save_genotype(run_genotype(args), run.path / GENOTYPE_FILE)
-    train(args, run, processes)
-    processes.close()
-    if run:
-        run.close()
+
+    def train_with_kept_genotype(
+        args: Namespace, run: RunFolder | None, processes: Processes
+    ) -> None:
+        if run and not (run.path / GENOTYPE_FILE).exists():
+            save_genotype(run_genotype(args), run.path / GENOTYPE_FILE)
+        train(args, run, processes)
+
+    run_session("train", args, own_device(args.gpus), train_with_kept_genotype)
 
 
 def fit(
@@ -172,10 +175,10 @@ def fit(
 ) -> None:
     """Train the network of `description` from scratch, or from `--resume`.
 
-    Writes `last.pt` and `best.pt` after each epoch. Both hold the weights under `state_dict`, in
-    the published format, and `description`; `last.pt` also what resuming needs. Neither is ever
-    written with weights that are not finite, or do not give a finite validation loss. The report
-    is kept up to date.
+    Writes `last.pt` and `best.pt` after each epoch, `last.pt` also when it is interrupted in one.
+    Both hold the weights under `state_dict`, in the published format, and `description`; `last.pt`
+    also what resuming needs. Neither is ever written with weights that are not finite, or after an
+    epoch whose validation loss is not. The report is kept up to date.
 
     Args:
         run: the run folder; None in all processes but the main one.
@@ -188,6 +191,7 @@ def fit(
     Raises:
         UserError: there are too few images for the processes, or a loss or a weight became infinite
             or NaN; names the step, the learning rate and the last good checkpoint.
+        Interrupted: a signal asked to stop; what is done of the epoch is saved.
     """
     if not data.steps or args.batch_size < 2 * processes.size:
         raise UserError(
@@ -202,15 +206,18 @@ def fit(
     log = logging.getLogger("relativenas")
     best_top1 = -math.inf
     first_epoch = 0
+    so_far = EpochSoFar(processes.device)
     if args.resume:
         own = _load_last(last_checkpoint, network, args.epochs) if run else None
         if state := processes.broadcast(own):
             load_weights(network, state["state_dict"], last_checkpoint)
             _restore_momentum(trainer.optimizer, state["momentum"])
             first_epoch, best_top1 = state["epoch"], state["best_top1"]
+            if "epoch_so_far" in state:
+                so_far.load_state_dict(state["epoch_so_far"], processes)
         if run:
             run.truncate_history(first_epoch)
-        log.info("resumed after epoch %d", first_epoch)
+        log.info("resumed after epoch %d and %d steps of the next", first_epoch, so_far.step)
     scalars = ScalarLog(run, args.tensorboard)
     scalars.open(first_epoch)
     report = LiveReport(run) if run else None
@@ -219,15 +226,35 @@ def fit(
         shape = (len(class_names), len(class_names))
         confusion = torch.zeros(shape, dtype=torch.int64, device=processes.device)
 
+    def resume_state(epochs_done: int) -> dict:
+        return {
+            **description,
+            "state_dict": network.state_dict(),
+            "epoch": epochs_done,
+            "optimizer": trainer.optimizer.state_dict(),
+            "best_top1": best_top1,
+        }
+
+    processes.interruption.defer()
     for epoch in range(first_epoch, args.epochs):
-        started = time.monotonic()
+        started = time.monotonic() - so_far.seconds
         network.drop_path_prob = args.drop_path_prob * epoch / args.epochs
-        torch.manual_seed(derive_seed(args.seed, epoch, processes.rank))  # of drop path
-        train = trainer.train_epoch(epoch, learning_rate(epoch))
-        validation = evaluate(
-            network, data.validation_batches(), processes, trainer.precision, confusion
-        )
+        try:
+            train = trainer.train_epoch(epoch, learning_rate(epoch), so_far)
+            validation = evaluate(
+                network, data.validation_batches(), processes, trainer.precision, confusion
+            )
+        except Interrupted as stop:
+            stop.place = f" after step {so_far.step}/{data.steps} of epoch {epoch + 1}"
+            trainer.check_weights(stop.place.strip(), epoch, learning_rate(epoch))
+            so_far.seconds = time.monotonic() - started
+            state = {"epoch_so_far": so_far.state_dict(processes)}
+            if run:
+                state |= resume_state(epoch)
+                save_checkpoint(state, last_checkpoint, keep_previous=True)
+            raise
         trainer.check_result(validation["loss"], epoch, learning_rate(epoch))
+        so_far = EpochSoFar(processes.device)
         if not run:
             continue
         seconds = time.monotonic() - started
@@ -248,25 +275,61 @@ def fit(
         }
         run.append_history(record)
         scalars.write(epoch + 1, EpochRecord.from_record(record).scalars())
-        weights = {
-            **description,
-            "state_dict": network.state_dict(),
-            "epoch": epoch + 1,
-            "top1": validation["top1"],
-        }
+        last = {**resume_state(epoch + 1), "top1": validation["top1"]}
         if is_best:
-            save_checkpoint(weights, run.path / "best.pt")
+            best = {name: last[name] for name in last if name not in ("optimizer", "best_top1")}
+            save_checkpoint(best, run.path / "best.pt")
             if confusion is not None:
                 save_confusion(confusion, class_names, epoch + 1, run.path / CONFUSION_FILE)
-        resume_state = {
-            "optimizer": trainer.optimizer.state_dict(),
-            "best_top1": best_top1,
-        }
-        save_checkpoint(weights | resume_state, last_checkpoint)
+        save_checkpoint(last, last_checkpoint, keep_previous=True)
         report.refresh()
     scalars.close()
     if report:
         report.finish()
+
+
+class EpochSoFar:
+    """What is done of an epoch.
+
+    Attributes:
+        step: number of training steps.
+        meter: of those steps, in this process.
+        seconds: how long they took, before the run was interrupted.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.step = 0
+        self.meter = Meter(device)
+        self.seconds = 0.0
+
+    def state_dict(self, processes: Processes) -> dict:
+        """Everything needed to go on; all processes call it together."""
+        sums = torch.stack(processes.gather(self.meter.sums.cpu()))
+        return {"step": self.step, "sums": sums, "seconds": self.seconds}
+
+    @staticmethod
+    def is_state(state: object) -> bool:
+        """Whether `state_dict` can have returned `state`."""
+        if not isinstance(state, dict) or state.keys() != {"step", "sums", "seconds"}:
+            return False
+        sums = state["sums"]
+        return (
+            is_whole_number(state["step"], 0, sys.maxsize)
+            and is_number(state["seconds"])
+            and isinstance(sums, Tensor)
+            and sums.dtype == torch.float64
+            and sums.dim() == 2
+            and sums.shape[1] == 4
+            and all_finite([sums])
+        )
+
+    def load_state_dict(self, state: dict, processes: Processes) -> None:
+        """Go on from what `state_dict` returned, perhaps in another number of processes."""
+        self.step, sums, self.seconds = state["step"], state["sums"], state["seconds"]
+        if len(sums) == processes.size:
+            self.meter.sums.copy_(sums[processes.rank])
+        elif processes.is_main:
+            self.meter.sums.copy_(sums.sum(dim=0))
 
 
 class Trainer:
@@ -305,37 +368,44 @@ class Trainer:
         )
         self.log = logging.getLogger("relativenas")
 
-    def train_epoch(self, epoch: int, learning_rate: float) -> dict[str, float]:
-        """Train for an epoch; returns the `Meter`'s result over all processes.
+    def train_epoch(self, epoch: int, learning_rate: float, so_far: EpochSoFar) -> dict[str, float]:
+        """Train for the rest of an epoch; returns the `Meter`'s result over all processes.
+
+        Args:
+            so_far: what is done of it; kept up to date.
 
         Raises:
+            Interrupted: a signal asked to stop; all processes are at the same step.
             UserError: a loss is infinite or NaN; names the step, the learning rate and the last
                 good checkpoint.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.network.train()
-        meter = Meter(self.processes.device)
-        losses = FirstNonFinite(self.processes.device)
+        meter = so_far.meter
+        losses = FirstNonFinite(self.processes.device, so_far.step)
         name = f"epoch {epoch + 1}/{self.args.epochs}"
         batches = progress_bar(
-            self.data.training_batches(epoch), name, "step", self.data.steps,
-            shown=self.processes.is_main,
+            self.data.training_batches(epoch, so_far.step), name, "step", self.data.steps,
+            so_far.step, shown=self.processes.is_main,
         )  # fmt: skip
-        for step, (images, labels) in enumerate(batches, start=1):
+        for step, (images, labels) in enumerate(batches, start=so_far.step + 1):
+            # Of drop path. By step, so that an epoch can be taken up again anywhere.
+            torch.manual_seed(derive_seed(self.args.seed, epoch, self.processes.rank, step))
             total, loss, logits = self._step(images, labels)
             losses.update(total)
             meter.update(loss, logits, labels)
+            so_far.step = step
             if step % self.args.report_freq == 0:
                 self._check_losses(losses, epoch, learning_rate)
-                so_far = meter.result()
+                result = meter.result()
                 self.log.info(
                     "%s step %d/%d: loss %.4f, top-1 %.2f %%",
-                    name, step, self.data.steps, so_far["loss"], so_far["top1"],
+                    name, step, self.data.steps, result["loss"], result["top1"],
                 )  # fmt: skip
+            self.processes.check_interruption()
         self._check_losses(losses, epoch, learning_rate)
-        self.processes.sum(meter.sums)
-        return meter.result()
+        return _result_of_all(meter, self.processes)
 
     def check_result(self, validation_loss: float, epoch: int, learning_rate: float) -> None:
         """Refuse to go on from an epoch that left weights which must not be saved.
@@ -346,6 +416,14 @@ class Trainer:
         after = f"after the last step of epoch {epoch + 1}"
         if not math.isfinite(validation_loss):
             self._stop(f"the validation loss is {validation_loss} {after}", epoch, learning_rate)
+        self.check_weights(after, epoch, learning_rate)
+
+    def check_weights(self, after: str, epoch: int, learning_rate: float) -> None:
+        """Refuse to save weights that are not finite.
+
+        Raises:
+            UserError: one is infinite or NaN.
+        """
         if not all_finite(self.network.state_dict().values()):
             self._stop(f"a weight is infinite or NaN {after}", epoch, learning_rate)
 
@@ -393,6 +471,9 @@ def evaluate(
     Args:
         confusion: int64 (classes, classes), on the processes' device; filled with how many images
             of each true class (row) are taken for each class (column).
+
+    Raises:
+        Interrupted: a signal asked to stop; in all processes together.
     """
     network.eval()
     if confusion is not None:
@@ -408,10 +489,19 @@ def evaluate(
             if confusion is not None:
                 places = labels * len(confusion) + predicted
                 confusion.view(-1).scatter_add_(0, places, torch.ones_like(places))
-    processes.sum(meter.sums)
+            if processes.interruption.signal:
+                break
+    processes.check_interruption_now()
     if confusion is not None:
         processes.sum(confusion)
-    return meter.result()
+    return _result_of_all(meter, processes)
+
+
+def _result_of_all(meter: Meter, processes: Processes) -> dict[str, float]:
+    """The result over the meters of all processes; each keeps its own."""
+    total = Meter(processes.device)
+    total.sums = processes.sum(meter.sums.clone())
+    return total.result()
 
 
 def save_confusion(counts: Tensor, class_names: Sequence[str], epoch: int, path: Path) -> None:
@@ -421,14 +511,14 @@ def save_confusion(counts: Tensor, class_names: Sequence[str], epoch: int, path:
 
 
 def _load_last(path: Path, network: nn.Module, epochs: int) -> dict | None:
-    """What the last epoch's checkpoint has for resuming; None if there is none yet.
+    """What the newest checkpoint has for resuming; None if there is none yet.
 
     Raises:
         UserError: it cannot be read, or is not one of this training.
     """
-    if not path.exists():
+    content = load_newest_checkpoint(path)
+    if content is None:
         return None
-    content = load_checkpoint(path)
     state = published_state_dict(content, path)
     check_weights(network.state_dict(), state, path)
     shapes = {number: parameter.shape for number, parameter in enumerate(network.parameters())}
@@ -443,12 +533,16 @@ def _load_last(path: Path, network: nn.Module, epochs: int) -> dict | None:
         for number, buffer in momentum.items()
     )
     epoch, best_top1 = content.get("epoch"), content.get("best_top1")
-    if not (fits and is_whole_number(epoch, 1, epochs) and is_number(best_top1)):
+    begun = {name: content[name] for name in ("epoch_so_far",) if name in content}
+    has_best = is_number(best_top1) or (epoch == 0 and best_top1 == -math.inf)
+    fits = fits and has_best and is_whole_number(epoch, 0 if begun else 1, epochs)
+    if not fits or not all(map(EpochSoFar.is_state, begun.values())):
         raise UserError(
-            f"checkpoint {path}: not what this training can go on from (optimizer, epoch or "
-            "best_top1 in it is wrong); train anew"
+            f"checkpoint {path}: not what this training can go on from (optimizer, epoch, "
+            "best_top1 or epoch_so_far in it is wrong); train anew"
         )
-    return {"state_dict": state, "momentum": momentum, "epoch": epoch, "best_top1": best_top1}
+    resumed = {"state_dict": state, "momentum": momentum, "epoch": epoch, "best_top1": best_top1}
+    return resumed | begun
 
 
 def _restore_momentum(optimizer: torch.optim.Optimizer, momentum: dict) -> None:

@@ -1,7 +1,10 @@
-"""The one exception for mistakes that a user can mend, and how a script ends on it."""
+"""The one exception for mistakes that a user can mend, and how a script ends."""
 
+import signal
 import sys
 from collections.abc import Callable
+
+from interruption import Interrupted
 
 
 class UserError(Exception):
@@ -9,7 +12,11 @@ class UserError(Exception):
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Run a script's `main`; end a `UserError` with its line on stderr and exit status 2."""
+    """Run a script's `main`.
+
+    A `UserError` ends with its line on stderr and exit status 2, a signal with 128 and its number,
+    as shells have it.
+    """
     try:
         main()
     except UserError as error:
@@ -17,3 +24,8 @@ def run_script(main: Callable[[], None]) -> None:
         line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(error))
         print(f"error: {line}", file=sys.stderr)
         sys.exit(2)
+    except Interrupted as stop:
+        sys.exit(128 + stop.signal)
+    except KeyboardInterrupt:
+        print("stopped by SIGINT", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)

@@ -11,10 +11,11 @@ class FirstNonFinite:
 
     Args:
         device: where the numbers are.
+        steps: number of steps before the first that it sees.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._steps = 0
+    def __init__(self, device: torch.device, steps: int = 0) -> None:
+        self._steps = steps
         self._first = torch.zeros((), dtype=torch.int64, device=device)
 
     def update(self, number: Tensor) -> None:

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from atomic_file import write_whole_file
 from errors import UserError
 from untrusted import load_json
 
@@ -183,7 +184,7 @@ def load_genotype(path: str | Path) -> Genotype:
 
 def save_genotype(genotype: Genotype, path: str | Path) -> None:
     """Write `genotype` as a JSON file that `load_genotype` reads."""
-    Path(path).write_text(json.dumps(genotype._asdict(), indent=1) + "\n", encoding="utf-8")
+    write_whole_file(Path(path), json.dumps(genotype._asdict(), indent=1) + "\n")
 
 
 def genotype_from_dict(content: object) -> Genotype:

@@ -8,12 +8,13 @@ import sys
 import time
 from argparse import Action, ArgumentTypeError, BooleanOptionalAction, Namespace
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from tqdm import tqdm
 
 from arguments import ArgumentParser
-from atomic_file import write_whole_file
+from atomic_file import append_line, remove_leftovers, write_whole_file
 from errors import UserError
 from untrusted import MAX_JSON_BYTES, load_json, parse_json
 
@@ -35,8 +36,13 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.log = logging.getLogger("relativenas")
-        self._lock = self._acquire_lock()
-        self._start_log()
+        try:
+            self._lock = self._acquire_lock()
+            remove_leftovers(path)
+            self._start_log()
+        except OSError as error:
+            where = error.filename or path
+            raise UserError(f"{where}: cannot be used for a run ({error.strerror})") from None
 
     @classmethod
     def for_run(cls, kind: str, args: Namespace) -> "RunFolder":
@@ -80,9 +86,12 @@ class RunFolder:
         return cls(Path(path))
 
     def append_history(self, record: dict) -> None:
-        """Add a line to history.jsonl."""
-        with open(self.path / HISTORY_FILE, "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        """Add a line to history.jsonl.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        append_line(self.path / HISTORY_FILE, json.dumps(record))
 
     def read_history(self) -> list[dict]:
         """The records of history.jsonl."""
@@ -125,14 +134,12 @@ class RunFolder:
         os.close(self._lock)
 
     def _acquire_lock(self) -> int:
-        # The system releases the lock when the process ends, however it ends.
+        # The system releases the lock when the process ends, however it ends. It is not flock's,
+        # which would hold on as long as a loader's forked process outlives a killed one.
+        lock = os.open(self.path / LOCK_FILE, os.O_RDWR | os.O_CREAT)
         try:
-            lock = os.open(self.path / LOCK_FILE, os.O_RDWR | os.O_CREAT)
-        except OSError as error:
-            raise UserError(f"{self.path}: cannot be written to ({error.strerror})") from None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
             os.close(lock)
             raise UserError(f"{self.path}: another process is running in this folder") from None
         return lock
@@ -142,26 +149,47 @@ class RunFolder:
         self.log.propagate = False
         self._close_log()
         formatter = logging.Formatter("%(asctime)s %(message)s", "%m/%d %H:%M:%S")
-        try:
-            to_file = logging.FileHandler(self.path / LOG_FILE)
-        except OSError as error:
-            raise UserError(f"{self.path / LOG_FILE}: {error.strerror}") from None
-        for handler in (_ConsoleHandler(), to_file):
+        for handler in (_ConsoleHandler(), _FileHandler(self.path / LOG_FILE)):
             handler.setFormatter(formatter)
             self.log.addHandler(handler)
 
     def _close_log(self) -> None:
         for handler in self.log.handlers[:]:
-            handler.close()
+            with suppress(OSError):  # what is left to be written may find no room
+                handler.close()
             self.log.removeHandler(handler)
 
 
 class _ConsoleHandler(logging.Handler):
-    """Prints above a progress bar, if there is one."""
+    """Prints above a progress bar, if there is one; warnings go to stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stdout)
-        sys.stdout.flush()
+        stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
+        try:
+            tqdm.write(self.format(record), file=stream)
+            stream.flush()
+        except OSError:
+            # Nobody reads on, as after Ctrl-C on `train.py | tee`. The run goes on.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+
+
+class _FileHandler(logging.FileHandler):
+    """Warns once when the file cannot be written: a run need not end for its log."""
+
+    warned = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self.warned:
+            self.warned = True
+            print(
+                f"warning: {self.baseFilename}: {error.strerror}; lines may be missing from it",
+                file=sys.stderr,
+            )
 
 
 def write_json(path: Path, content: object) -> None:

@@ -8,7 +8,12 @@ from pathlib import Path
 from torch import Tensor
 
 from candidate import Outcome
-from checkpoint import check_weights, load_checkpoint, published_state_dict, save_checkpoint
+from checkpoint import (
+    check_weights,
+    load_newest_checkpoint,
+    published_state_dict,
+    save_checkpoint,
+)
 from distributed import Processes
 from errors import UserError
 from finite import all_finite
@@ -69,9 +74,7 @@ class SearchProgress:
         Raises:
             UserError: the checkpoint or the history is damaged, or not one of this search.
         """
-        state = None
-        if self.run and (path := self.run.path / CHECKPOINT_FILE).exists():
-            state = self._load_state(path)
+        state = self._load_state(self.run.path / CHECKPOINT_FILE) if self.run else None
         state = self.processes.broadcast(state)
         if state:
             self.generation = state["generation"]
@@ -140,10 +143,12 @@ class SearchProgress:
                 "weight_set": self.weight_set,
                 "history_length": len(self._records),
             }
-            save_checkpoint(state, self.run.path / CHECKPOINT_FILE)
+            save_checkpoint(state, self.run.path / CHECKPOINT_FILE, keep_previous=True)
 
-    def _load_state(self, path: Path) -> dict:
-        state = load_checkpoint(path)
+    def _load_state(self, path: Path) -> dict | None:
+        state = load_newest_checkpoint(path)
+        if state is None:
+            return None
         try:
             self._check_state(state)
             self.learning.load_state_dict(state["learning"])

@@ -64,9 +64,9 @@ def train(args: Namespace, run: RunFolder | None, processes: Processes) -> None:
     train_set, test_set = train_set.to(data_device), test_set.to(data_device)
     augmentation = set_augmentation(args.set, image_size, args.cutout, args.cutout_length)
     data = Data(
-        training_batches=lambda epoch: training_batches(
+        training_batches=lambda epoch, first_step: training_batches(
             train_set, args.batch_size, augmentation, statistics, derive_seed(args.seed, epoch),
-            processes.device, processes.rank, processes.size,
+            processes.device, processes.rank, processes.size, first_step,
         ),
         validation_batches=lambda: evaluation_batches(
             test_set, args.batch_size, statistics, processes.device, processes.rank, processes.size

@@ -129,8 +129,8 @@ def train(args: Namespace, run: RunFolder | None, processes: Processes) -> None:
         crop_scale=tuple(args.crop_scale), jitter=tuple(args.color_jitter),
     )  # fmt: skip
     data = Data(
-        training_batches=lambda epoch: training_batches(
-            train_images, loading, derive_seed(args.seed, epoch)
+        training_batches=lambda epoch, first_step: training_batches(
+            train_images, loading, derive_seed(args.seed, epoch), first_step
         ),
         validation_batches=lambda: evaluation_batches(validation_images, loading),
         steps=loading.steps(len(train_images)),

@@ -3,7 +3,6 @@
 import math
 import os
 import shlex
-import sys
 from argparse import BooleanOptionalAction, Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ from arguments import (
     seed_number,
 )
 from candidate import CandidateTrainer, Outcome, SearchData, TrainingRecipe
-from checkpoint import save_checkpoint
+from checkpoint import checkpoint_files, save_checkpoint
 from cuda_graphs import CudaGraphs
 from dataset.image_set import (
     STATISTICS_FILE,
@@ -45,6 +44,7 @@ from run_history import GENOTYPE_FILE, POPULATION_FILE, REPORT_FILE
 from scalar_log import ScalarLog, add_tensorboard_argument
 from search_progress import CHECKPOINT_FILE, Pair, SearchProgress
 from seeds import derive_seed
+from session import run_session, script_command
 from slow_fast_learning import (
     Population,
     decode,
@@ -52,11 +52,16 @@ from slow_fast_learning import (
     slow_and_fast,
     update_weight_set,
 )
-from utils import as_typed, choose_device, choose_precision
+from utils import choose_device, choose_precision
 
 OWN_FILES = (
-    *FOLDER_FILES, CHECKPOINT_FILE, STATISTICS_FILE, GENOTYPE_FILE, POPULATION_FILE, REPORT_FILE
-)  # fmt: skip
+    *FOLDER_FILES,
+    *map(str, checkpoint_files(Path(CHECKPOINT_FILE))),
+    STATISTICS_FILE,
+    GENOTYPE_FILE,
+    POPULATION_FILE,
+    REPORT_FILE,
+)
 """What a search writes into its folder beside the weight set."""
 
 MAX_POPULATION = 1_000_000
@@ -83,7 +88,9 @@ def search(args: Namespace, run: RunFolder | None, processes: Processes) -> None
     weight_set = supernet.state_dict()
     precision = choose_precision(args.precision, processes.device)
     recorder = CudaGraphs(processes.device) if args.cuda_graphs else None
-    trainer = CandidateTrainer(supernet, data, precision, args.report_freq, recorder)
+    trainer = CandidateTrainer(
+        supernet, data, precision, args.report_freq, recorder, processes.interruption
+    )
     learning = LEARNERS[args.learner](*search_bounds(), args.pop_size, args.seed)
     scalars = ScalarLog(run, args.tensorboard)
     progress = SearchProgress(run, processes, args.epochs, learning, weight_set, scalars)
@@ -99,6 +106,7 @@ def search(args: Namespace, run: RunFolder | None, processes: Processes) -> None
         genotypes = [decode(learning.positions[member]) for member in pair]
         return [trainer.take_turn(genotype, recipe, seed) for genotype in genotypes]
 
+    processes.interruption.defer()
     while not progress.finished:
         # A round is one pair, as published; with several processes it is one for each of them.
         for pairs in progress.remaining_rounds():
@@ -200,9 +208,8 @@ def write_results(
 
 def training_command(args: Namespace, run: RunFolder) -> str:
     """The command that trains the found cell on the same images."""
-    python = as_typed(Path(sys.executable))
-    script = as_typed(Path(__file__).resolve().with_name("train.py"))
-    command = [python, script, "--set", args.set, "--arch", str(run.path / GENOTYPE_FILE)]
+    command = script_command("train.py")
+    command += ["--set", args.set, "--arch", str(run.path / GENOTYPE_FILE)]
     if args.set == "digits":
         # A network and a number of epochs that suit 1,437 images of 16×16.
         command += [
@@ -314,12 +321,7 @@ def run_search(args: Namespace) -> None:
     if args.cuda_graphs and device.type != "cuda":
         raise UserError("--cuda_graphs: needs a CUDA GPU; leave it out on the CPU")
     keep_freed_memory()
-    processes = Processes(device)
-    run = RunFolder.for_run("search", args) if processes.is_main else None
-    search(args, run, processes)
-    processes.close()
-    if run:
-        run.close()
+    run_session("search", args, device, search)
 
 
 if __name__ == "__main__":

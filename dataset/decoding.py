@@ -3,7 +3,9 @@
 import io
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -23,6 +25,16 @@ CROP_RATIO = (3 / 4, 4 / 3)
 
 CROP_ATTEMPTS = 10
 """So many crops are tried before the largest one in the middle is taken."""
+
+
+@contextmanager
+def decoding_pool(threads: int | None) -> Iterator[ThreadPoolExecutor]:
+    """Threads to decode in; when the block is left early, what still waits is not begun."""
+    pool = ThreadPoolExecutor(threads)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 class Box(NamedTuple):

@@ -5,9 +5,12 @@ numbers of a training batch are drawn for the whole of it, from the run's seed, 
 step. So neither the number of workers nor that of processes changes them.
 """
 
+import os
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from threading import Thread
 
 import numpy as np
 import torch
@@ -72,23 +75,28 @@ class Loading:
 
 
 def training_batches(
-    images: EncodedImages, loading: Loading, seed: int
+    images: EncodedImages, loading: Loading, seed: int, first_step: int = 0
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """This process's part of one pass in random order, augmented; `seed` is the epoch's.
+    """This process's part of one pass in random order, augmented.
+
+    Args:
+        seed: the epoch's.
+        first_step: number of batches to leave out at the start.
 
     Yields:
         Images, float32 (n, 3, image_size, image_size), channels last in memory, and labels, int64
         (n,), on the device.
 
     Raises:
-        UserError: an image cannot be read; names it.
+        UserError: an image cannot be read; names it. Or a worker died.
     """
-    for step, (pixels, labels) in enumerate(decoded_training_batches(images, loading, seed)):
+    decoded = decoded_training_batches(images, loading, seed, first_step)
+    for step, (pixels, labels) in enumerate(decoded, start=first_step):
         yield augment(pixels, loading, derive_seed(seed, 3, step)), labels
 
 
 def decoded_training_batches(
-    images: EncodedImages, loading: Loading, seed: int
+    images: EncodedImages, loading: Loading, seed: int, first_step: int = 0
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """What `training_batches` begins with: random crops, uint8 (n, 3, H, W) on the device."""
     order = np.random.default_rng(derive_seed(seed, 1)).permutation(len(images))
@@ -98,7 +106,8 @@ def decoded_training_batches(
         for step in range(loading.steps(len(images)))
     ]
     crops = partial(_random_crops, loading, derive_seed(seed, 2))
-    return _load(DecodedBatches(images, batches, crops, loading.image_size, reduced=True), loading)
+    decoded = DecodedBatches(images, batches, crops, loading.image_size, reduced=True)
+    return _load(decoded, loading, first_step)
 
 
 def augment(pixels: Tensor, loading: Loading, seed: int) -> Tensor:
@@ -190,19 +199,78 @@ def _center_crops(loading: Loading, _: int) -> list[Crop]:
     return [crop] * loading.batch_size
 
 
-def _load(decoded: DecodedBatches, loading: Loading) -> Iterator[tuple[Tensor, Tensor]]:
-    """Decode in the workers; images come as uint8 (n, 3, H, W) on the device, channels last."""
+def _load(
+    decoded: DecodedBatches, loading: Loading, first: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Decode in the workers, from batch `first` on.
+
+    Images come as uint8 (n, 3, H, W) on the device, channels last.
+    """
     if loading.workers:
         decoded.images.close()  # each worker opens its own
     loader = DataLoader(
         decoded,
         batch_size=None,
+        sampler=range(first, len(decoded)),
         num_workers=loading.workers,
         pin_memory=loading.device.type == "cuda",
+        worker_init_fn=_leave_signals_to_the_parent,
         generator=Generator(),  # else it would draw from the one that drop path draws from
     )
-    for batch in loader:
+    for batch in _watched(loader):
         if isinstance(batch, UserError):
             raise batch
         pixels, labels = (tensor.to(loading.device, non_blocking=True) for tensor in batch)
         yield pixels.permute(0, 3, 1, 2), labels
+
+
+def _watched(loader: DataLoader) -> Iterator[object]:
+    """The loader's items, until a worker dies.
+
+    Raises:
+        UserError: one did.
+    """
+    handler = signal.getsignal(signal.SIGCHLD)
+    items = iter(loader)
+    if loader.num_workers:
+        # PyTorch's handler would raise the error wherever this process is, in the middle of a step
+        # or of a save. Without it `next` does, after five seconds at most.
+        signal.signal(signal.SIGCHLD, handler)
+    while True:
+        try:
+            item = next(items)
+        except StopIteration:
+            return
+        except (RuntimeError, OSError, EOFError) as error:
+            if not _is_of_a_dead_worker(error):
+                raise
+            raise UserError(
+                "a process that decodes images has died, as they do when memory runs out; use "
+                "fewer --workers"
+            ) from None
+        yield item
+
+
+def _is_of_a_dead_worker(error: Exception) -> bool:
+    if isinstance(error, RuntimeError):
+        return str(error).startswith("DataLoader worker")
+    # A batch that it still sent is fetched from it, in vain. What a living one raises is no such
+    # error, for `DecodedBatches` hands it over.
+    return isinstance(error, ConnectionError | FileNotFoundError | EOFError)
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """Let a worker outlive what stops a whole group: the parent may still need its images.
+
+    Ctrl-C and cluster managers send their signal to every process. The parent's own SIGTERM ends a
+    worker as ever; so does the parent's end.
+    """
+
+    def end_if_the_parent_says_so() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+            pass
+        os._exit(0)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    Thread(target=end_if_the_parent_says_so, daemon=True).start()

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from dataset.decoding import UNREADABLE, open_image, to_rgb
+from dataset.decoding import UNREADABLE, decoding_pool, open_image, to_rgb
 from errors import UserError
 from progress import progress_bar
 
@@ -53,7 +52,7 @@ def load_image_folder(root: Path, split: str, image_size: int) -> tuple[Tensor, 
     if not files:
         raise UserError(f"--data {root}: no images in {folders[split]}/<class>/")
     images = np.empty((len(files), image_size, image_size, 3), dtype=np.uint8)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with decoding_pool(os.cpu_count()) as pool:
         decoded = pool.map(lambda file: decode_image(file, image_size), files)
         for index, image in enumerate(
             progress_bar(decoded, f"decoding {split} images", "images", len(files))

@@ -180,6 +180,7 @@ def training_batches(
     device: torch.device,
     rank: int = 0,
     world_size: int = 1,
+    first_step: int = 0,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One pass over the set in random order, augmented.
 
@@ -188,6 +189,7 @@ def training_batches(
         seed: of the order, which all processes share, and of the augmentation.
         device: where the batches are augmented and used.
         rank, world_size: this process takes every `world_size`-th image of each batch.
+        first_step: number of batches to leave out at the start.
 
     Yields:
         Images, float32 (n, 3, H, W), and labels, int64 (n,), on `device`. A last batch too small
@@ -196,11 +198,13 @@ def training_batches(
     mean, std = statistics.tensors(device)
     data_device = image_set.images.device
     shuffle = Generator(data_device).manual_seed(derive_seed(seed))
-    generator = Generator(device).manual_seed(derive_seed(seed, rank))
+    generator = Generator(device)
     order = torch.randperm(len(image_set), generator=shuffle, device=data_device)
-    for indices in order.split(batch_size):
+    batches = order.split(batch_size)[first_step:]
+    for step, indices in enumerate(batches, start=first_step):
         if len(indices) < 2 * world_size:
             return
+        generator.manual_seed(derive_seed(seed, rank, step))
         own = indices[rank::world_size]
         images = image_set.images[own].to(device, non_blocking=True)
         labels = image_set.labels[own].to(device, non_blocking=True)

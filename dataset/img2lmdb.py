@@ -21,7 +21,13 @@ import lmdb
 from PIL import Image
 
 from arguments import ArgumentParser, positive_int
-from dataset.decoding import UNREADABLE, check_image_size, open_image, to_rgb
+from dataset.decoding import (
+    UNREADABLE,
+    check_image_size,
+    decoding_pool,
+    open_image,
+    to_rgb,
+)
 from dataset.image_list import (
     SPLITS,
     labels_in,
@@ -156,7 +162,7 @@ def _write_missing(folder: Path, label_of: dict[str, int], args: Namespace) -> d
     skipped = {}
     batch = []
     root = Path(args.image_path) / args.split
-    with environment, ThreadPoolExecutor(args.workers) as pool:
+    with environment, decoding_pool(args.workers) as pool:
         loaded = _load_ahead(pool, root, remaining, args.image_size)
         for key, image, reason in progress_bar(
             loaded, f"writing {args.split}", "images", len(label_of), len(present)

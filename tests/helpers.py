@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -68,20 +69,44 @@ def start_script(name: str, arguments: list[str], **options: object) -> subproce
     )
 
 
-def kill_when(
-    process: subprocess.Popen, reached: Callable[[], object], timeout: float = 120
+def start_torchrun(processes: int, script: str, arguments: list[object]) -> subprocess.Popen:
+    """Start a script with torchrun, from the repository's root."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += [f"--nproc-per-node={processes}", f"{script}.py", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_until(
+    reached: Callable[[], object], process: subprocess.Popen, timeout: float = 120
 ) -> None:
-    """SIGKILL `process` and those it started, as soon as `reached()`."""
+    """Wait until `reached()`; fails if `process` ends before."""
     deadline = time.monotonic() + timeout
     while not reached():
-        assert process.poll() is None, process.communicate()[0]
+        assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    for process_id in (process.pid, *map(int, children)):
-        os.kill(process_id, signal.SIGKILL)
+
+
+def children_of(process: subprocess.Popen) -> list[int]:
+    """The numbers of the processes that `process` has started."""
+    path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    return list(map(int, path.read_text().split()))
+
+
+def kill_with_children(process: subprocess.Popen) -> None:
+    """SIGKILL `process` and those it started."""
+    for process_id in (process.pid, *children_of(process)):
+        with suppress(ProcessLookupError):  # it ended just now
+            os.kill(process_id, signal.SIGKILL)
     process.communicate()
-    assert process.returncode == -signal.SIGKILL
 
 
 def history_without_seconds(folder: Path) -> list[dict]:

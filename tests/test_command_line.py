@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from helpers import (
     write_image_folder,
 )
 
+from errors import UserError
 from genotypes import DARTS_V1, RelativeNAS, save_genotype
 from model import NetworkCIFAR
 from utils import clip_gradients
@@ -198,6 +200,25 @@ def test_an_unreadable_image_is_named(damage, tmp_path, monkeypatch, capsys):
     arguments = ["--set", "folder", "--data", data, "--save", tmp_path / "runs" / "EXP"]
     status = call_script("train_search", arguments, monkeypatch)
     assert_one_line(status, capsys, str(bad))
+
+
+def test_an_unreadable_image_is_named_at_once(tmp_path, monkeypatch):
+    from dataset import image_folder
+
+    write_image_folder(tmp_path, {"train": {"a": 60}, "test": {"a": 1}})
+    (tmp_path / "train" / "a" / "0.png").write_text("hello")
+    decoded = []
+    decode_image = image_folder.decode_image
+
+    def slow_decode_image(file, image_size):
+        decoded.append(file)
+        time.sleep(0.01)
+        return decode_image(file, image_size)
+
+    monkeypatch.setattr(image_folder, "decode_image", slow_decode_image)
+    with pytest.raises(UserError, match=r"a/0\.png"):
+        image_folder.load_image_folder(tmp_path, "train", 8)
+    assert len(decoded) < 60
 
 
 def test_an_output_folder_that_is_not_writable(tmp_path, monkeypatch, capsys):

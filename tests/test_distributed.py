@@ -1,7 +1,6 @@
 """Two processes under torchrun, on the CPU with gloo."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -16,26 +15,13 @@ from helpers import (
     assert_same_tensors,
     call_script,
     history_without_seconds,
-    kill_when,
     only_folder,
+    start_torchrun,
+    wait_until,
     write_lmdb_set,
 )
 
 from run_folder import RunFolder
-
-
-def start_torchrun(processes, script, arguments):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [f"--nproc-per-node={processes}", f"{script}.py", *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def torchrun(processes, script, arguments):
@@ -60,7 +46,7 @@ def test_two_processes_train_and_validate_every_image_once(tmp_path):
     assert 100 * confusion.trace() / 360 == pytest.approx(record["validation"]["top1"])
 
 
-def test_imagenet_on_two_processes_killed_and_resumed_with_two_or_one(
+def test_imagenet_on_two_processes_stopped_and_resumed_with_two_or_one(
     tmp_path, monkeypatch, capsys
 ):
     counts = {"train": {"a": 13, "b": 12}, "val": {"a": 6, "b": 5}}
@@ -68,15 +54,22 @@ def test_imagenet_on_two_processes_killed_and_resumed_with_two_or_one(
     arguments = [*TINY_IMAGENET, "--data_path", data, "--save"]
     torchrun(2, "train_imagenet", [*arguments, tmp_path / "whole" / "EXP"])
     whole = only_folder(tmp_path / "whole")
-    killed = tmp_path / "killed"
-    process = start_torchrun(2, "train_imagenet", [*arguments, killed / "EXP"])
-    kill_when(process, lambda: list(killed.glob("*/last.pt")))
-    assert len(history_without_seconds(only_folder(killed))) < 4
-    alone = shutil.copytree(only_folder(killed), tmp_path / "alone")
+    stopped = tmp_path / "stopped"
+    # As `--gpus 0,1` does.
+    launch = "import sys; from distributed import launch; sys.argv = sys.argv[1:]; launch(2)"
+    command = [sys.executable, "-c", launch, "train_imagenet.py", *arguments, stopped / "EXP"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: list(stopped.glob("*/last.pt")), process)
+    process.terminate()
+    errors = process.communicate()[1]
+    assert process.returncode == 143, errors
+    assert "stopped by SIGTERM after step" in errors
+    assert f"train_imagenet.py --resume {only_folder(stopped)}" in errors
+    alone = shutil.copytree(only_folder(stopped), tmp_path / "alone")
 
-    torchrun(2, "train_imagenet", ["--resume", only_folder(killed)])
-    assert history_without_seconds(only_folder(killed)) == history_without_seconds(whole)
-    states = [torch.load(folder / "last.pt") for folder in (only_folder(killed), whole)]
+    torchrun(2, "train_imagenet", ["--resume", only_folder(stopped)])
+    assert history_without_seconds(only_folder(stopped)) == history_without_seconds(whole)
+    states = [torch.load(folder / "last.pt") for folder in (only_folder(stopped), whole)]
     assert_same_tensors(*(state["state_dict"] for state in states))
 
     assert call_script("train_imagenet", ["--resume", alone], monkeypatch) == 0

@@ -11,10 +11,8 @@ import torch.nn.functional as F
 from helpers import (
     TINY_IMAGENET,
     assert_one_line,
-    assert_same_tensors,
     call_script,
     history_without_seconds,
-    kill_when,
     only_folder,
     start_script,
     write_image_folder,
@@ -148,23 +146,6 @@ def test_a_published_state_dict_is_tested_with_flags(whole_data, tmp_path, monke
     arguments += ["--num_classes", "1000"]
     assert call_script("test_imagenet", arguments, monkeypatch) == 0
     assert "test images     11" in capsys.readouterr().out
-
-
-def test_killed_and_resumed_with_other_workers(whole_data, tmp_path):
-    folders = {}
-    for name in ("whole", "killed"):
-        process = start_script("train_imagenet", arguments_of(whole_data, tmp_path / name))
-        runs = tmp_path / name / "runs"
-        if name == "killed":
-            kill_when(process, lambda runs=runs: list(runs.glob("*/last.pt")))
-            arguments = ["--resume", only_folder(runs), "--workers", "1"]
-            process = start_script("train_imagenet", arguments)
-        output = process.communicate()[0]
-        assert process.returncode == 0, output
-        folders[name] = only_folder(runs)
-    assert history_without_seconds(folders["killed"]) == history_without_seconds(folders["whole"])
-    killed, whole = (torch.load(folders[name] / "last.pt") for name in ("killed", "whole"))
-    assert_same_tensors(killed["state_dict"], whole["state_dict"])
 
 
 def change_value(data, key, change, split="train"):

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -20,8 +21,9 @@ from helpers import (
     assert_one_line,
     call_data_script,
     call_script,
-    kill_when,
+    kill_with_children,
     start_script,
+    wait_until,
     write_image_folder,
     write_lmdb_set,
 )
@@ -156,7 +158,8 @@ def test_killed_half_way_and_run_again(pictures):
     def has_a_batch():
         return (folder / "data.mdb").exists() and len(contents(folder)) == img2lmdb.BATCH_SIZE
 
-    kill_when(process, has_a_batch)
+    wait_until(has_a_batch, process)
+    kill_with_children(process)
     late.unlink()
     shutil.copy(late.with_name("0.JPEG"), late)
     assert not (pictures / "data" / "train_datalist.txt").exists()
@@ -167,6 +170,29 @@ def test_killed_half_way_and_run_again(pictures):
     assert read_list(pictures / "data" / "train_datalist.txt") == [*keys, *more, "b/z.JPEG"]
     for key, value in contents(pictures / "whole" / "train").items():
         assert contents(folder)[key] == value
+
+
+def test_ctrl_c_ends_it_in_one_line_and_it_goes_on(pictures):
+    late = pictures / "images" / "train" / "b" / "19.JPEG"
+    content = late.read_bytes()
+    late.unlink()
+    os.mkfifo(late)
+    process = start_script("dataset/img2lmdb", arguments_of(pictures), preexec_fn=listen_to_ctrl_c)
+    # It waits at the named pipe, which this opens and closes again.
+    with open(late, "wb"):
+        process.send_signal(signal.SIGINT)
+    output = process.communicate()[0]
+    assert process.returncode == 130
+    assert output == "stopped by SIGINT\n"
+    late.unlink()
+    late.write_bytes(content)
+    call_data_script("img2lmdb", *arguments_of(pictures))
+    assert len(contents(pictures / "data" / "train")) == 40
+
+
+def listen_to_ctrl_c():
+    """What a shell starts in the background does not."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def test_run_again_on_a_finished_one_changes_nothing(pictures, capsys):

@@ -1,33 +1,65 @@
-"""Run folders: never overwritten, locked while in use, and saved to without half-written files."""
+"""Run folders: never overwritten, locked while in use, and usable when the disk is full."""
 
+import contextlib
 import json
+import os
+import signal
+import time
 
 import pytest
-import torch
+from kill_harness import FORK
 
-from checkpoint import load_checkpoint, save_checkpoint
 from errors import UserError
 from run_folder import RunFolder
 
 
+def in_another_process(work):
+    process = FORK.Process(target=work)
+    process.start()
+    return process
+
+
 def test_two_runs_of_the_same_second_get_different_folders(tmp_path, monkeypatch):
     monkeypatch.setattr("time.strftime", lambda pattern: "20261124-101010")
-    folders = [RunFolder.create("search", str(tmp_path / "EXP"), {"n": n}) for n in range(3)]
-    names = [folder.path.name for folder in folders]
-    assert names == [
-        "search-EXP-20261124-101010",
-        "search-EXP-20261124-101010-2",
-        "search-EXP-20261124-101010-3",
-    ]
-    assert json.loads((folders[0].path / "settings.json").read_text()) == {"n": 0}
+    all_here = FORK.Barrier(4)
+
+    def create():
+        all_here.wait()
+        RunFolder.create("search", str(tmp_path / "EXP"), {"process": os.getpid()}).close()
+
+    processes = [in_another_process(create) for _ in range(4)]
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    names = sorted(path.name for path in tmp_path.iterdir())
+    stem = "search-EXP-20261124-101010"
+    assert names == [stem, f"{stem}-2", f"{stem}-3", f"{stem}-4"]
+    settings = [json.loads((tmp_path / name / "settings.json").read_text()) for name in names]
+    assert {s["process"] for s in settings} == {process.pid for process in processes}
 
 
-def test_a_folder_in_use_is_refused(tmp_path):
-    run = RunFolder.create("search", str(tmp_path / "EXP"), {})
-    with pytest.raises(UserError, match="another process is running"):
-        RunFolder.reopen(str(run.path))
-    run.close()
-    RunFolder.reopen(str(run.path)).close()
+def test_a_folder_in_use_is_refused_until_its_process_is_killed(tmp_path):
+    """Even if a process that the killed one has forked, as loaders do, lives on."""
+    folder = RunFolder.create("search", str(tmp_path / "EXP"), {})
+    folder.close()
+    orphan = FORK.Value("i", 0)
+
+    def run_with_a_worker():
+        RunFolder.reopen(str(folder.path))
+        if child := os.fork():
+            orphan.value = child
+        time.sleep(60)
+
+    process = in_another_process(run_with_a_worker)
+    while not orphan.value:
+        time.sleep(0.01)
+    with pytest.raises(UserError, match="another process is running in this folder"):
+        RunFolder.reopen(str(folder.path))
+    process.kill()
+    process.join()
+    os.kill(orphan.value, 0)  # it is there
+    RunFolder.reopen(str(folder.path)).close()
+    os.kill(orphan.value, signal.SIGKILL)
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
@@ -45,21 +77,50 @@ def test_history_is_cut_back_to_what_the_checkpoint_counts(tmp_path):
     assert run.read_history() == [{"pair": 0}, {"pair": 2}]
 
 
-def test_a_failed_save_leaves_the_old_checkpoint(tmp_path):
-    path = tmp_path / "last.pt"
-    save_checkpoint({"epoch": 1}, path)
-    with pytest.raises(AttributeError):
-        save_checkpoint({"epoch": lambda: None}, path)  # cannot be pickled
-    assert load_checkpoint(path) == {"epoch": 1}
+def test_a_history_that_lost_lines_is_refused(tmp_path):
+    run = RunFolder.create("search", str(tmp_path / "EXP"), {})
+    run.append_history({"pair": 0})
+    with pytest.raises(UserError, match=r"history\.jsonl: line 2 is damaged"):
+        run.truncate_history(2)
+    assert run.read_history() == [{"pair": 0}]
 
 
-def test_a_checkpoint_never_runs_code(tmp_path):
-    class Evil:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "owned"), "w"))
+def test_a_history_that_cannot_be_written_is_named(tmp_path):
+    run = RunFolder.create("search", str(tmp_path / "EXP"), {})
+    (run.path / "history.jsonl").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"No space left on device: .*history.jsonl"):
+        run.append_history({"pair": 0})
 
-    path = tmp_path / "evil.pt"
-    torch.save({"state_dict": Evil()}, path)
-    with pytest.raises(UserError, match=r"evil\.pt.*never loaded"):
-        load_checkpoint(path)
-    assert not (tmp_path / "owned").exists()
+
+def test_a_log_that_cannot_be_written_is_one_warning(tmp_path, capsys):
+    folder = RunFolder.create("search", str(tmp_path / "EXP"), {})
+    folder.close()
+    (folder.path / "log.txt").unlink()
+    (folder.path / "log.txt").symlink_to("/dev/full")
+    run = RunFolder.reopen(str(folder.path))
+    run.log.info("first")
+    run.log.info("second")
+    run.close()
+    output, errors = capsys.readouterr()
+    assert "first" in output and "second" in output
+    assert errors.count("\n") == 1
+    assert "log.txt: No space left on device" in errors
+
+
+def test_the_log_goes_on_when_nobody_reads_the_output(tmp_path):
+    """As after Ctrl-C on `train.py | tee`, which ends tee first."""
+
+    def log_into_a_closed_pipe():
+        reader, writer = os.pipe()
+        os.close(reader)
+        os.dup2(writer, 1)
+        with open(1, "w") as stdout, contextlib.redirect_stdout(stdout):
+            run = RunFolder.create("search", str(tmp_path / "EXP"), {})
+            run.log.info("first")
+            run.log.info("second")
+
+    process = in_another_process(log_into_a_closed_pipe)
+    process.join()
+    assert process.exitcode == 0
+    (log,) = tmp_path.glob("*/log.txt")
+    assert [line.split()[-1] for line in log.read_text().splitlines()] == ["first", "second"]

@@ -1,0 +1,75 @@
+"""A run from its folder's first line to its last, also when it is stopped or the disk fills up."""
+
+import errno
+import os
+import shlex
+import signal
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from distributed import LOST, Processes, launched
+from errors import UserError
+from interruption import Interrupted, Interruption
+from run_folder import RunFolder
+from utils import as_typed
+
+DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+
+
+def run_session(
+    kind: str,
+    args: Namespace,
+    device: torch.device,
+    work: Callable[[Namespace, RunFolder | None, Processes], None],
+) -> None:
+    """Call `work` in each process, in the main one with the run folder of `kind`.
+
+    Raises:
+        Interrupted: a signal asked to stop; the log says how to go on.
+        UserError: `work` raises one, the disk is full or broken, or another process has ended.
+    """
+    interruption = Interruption()
+    with interruption.handled(twice=launched()):
+        processes = Processes(device, interruption)
+        run = RunFolder.for_run(kind, args) if processes.is_main else None
+        try:
+            work(args, run, processes)
+            processes.close()
+        except Interrupted as stop:
+            if run:
+                run.log.warning(
+                    "stopped by %s%s; go on with: %s",
+                    signal.Signals(stop.signal).name, stop.place, _resume_command(args, run),
+                )  # fmt: skip
+            raise
+        except OSError as error:
+            if run is None or error.errno not in DISK_TROUBLE:
+                raise
+            raise UserError(
+                f"{error.filename or run.path}: {error.strerror}; what was saved before is intact, "
+                f"so make room and go on with: {_resume_command(args, run)}"
+            ) from None
+        except RuntimeError as error:
+            if not processes.has_lost(error):
+                raise
+            raise UserError(LOST) from None
+        finally:
+            if run:
+                run.close()
+
+
+def script_command(script: str) -> list[str]:
+    """How to start a script of this project with this Python, from the current folder."""
+    return [as_typed(Path(sys.executable)), as_typed(Path(__file__).resolve().with_name(script))]
+
+
+def _resume_command(args: Namespace, run: RunFolder) -> str:
+    command = script_command(Path(sys.argv[0]).name)
+    if launched() and not getattr(args, "gpus", None):
+        command[0] = f"torchrun --nproc-per-node {os.environ['LOCAL_WORLD_SIZE']}"
+        return f"{command[0]} {shlex.join([*command[1:], '--resume', str(run.path)])}"
+    return shlex.join([*command, "--resume", str(run.path)])

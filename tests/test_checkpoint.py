@@ -1,0 +1,154 @@
+"""Checkpoints: a whole one is always there, damage is found, and code in them never runs."""
+
+import os
+import zipfile
+
+import pytest
+import torch
+from kill_harness import same
+
+from checkpoint import load_checkpoint, load_newest_checkpoint, save_checkpoint
+from errors import UserError
+
+CONTENT = {
+    "epoch": 3,
+    "state_dict": {"a.weight": torch.randn(5, 3), "b": torch.tensor(7)},
+    "optimizer": {"state": {0: {"momentum": torch.randn(3)}}, "groups": [1, 2.5, None]},
+    "random": {"state": 2**100, "name": "PCG64"},
+}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "last.pt"
+
+
+@pytest.fixture
+def two_saves(path):
+    for epoch in (1, 2):
+        save_checkpoint({"epoch": epoch}, path, keep_previous=True)
+    return path
+
+
+def check_damage(path, damaged_contents):
+    """Each is refused, or holds the same as the whole file did; returns how many are refused."""
+    refused = 0
+    for content in damaged_contents:
+        path.write_bytes(content)
+        try:
+            loaded = load_checkpoint(path)
+        except UserError as error:
+            assert str(path) in str(error) and str(error).isprintable()
+            refused += 1
+        else:
+            assert same(loaded, CONTENT)
+    return refused
+
+
+def flip(content, bit):
+    flipped = bytearray(content)
+    flipped[bit // 8] ^= 1 << bit % 8
+    return bytes(flipped)
+
+
+def test_a_flipped_bit_or_a_missing_end_is_found(path):
+    save_checkpoint(CONTENT, path)
+    whole = path.read_bytes()
+    bits = range(0, 8 * len(whole), 13)
+    # What only hits the checksum does no harm, if its beginning is gone.
+    assert check_damage(path, (flip(whole, bit) for bit in bits)) >= len(bits) - 5
+    lengths = range(0, len(whole), 13)
+    assert check_damage(path, (whole[:length] for length in lengths)) >= len(lengths) - 3
+
+
+@pytest.mark.stress
+def test_any_flipped_bit_is_found(path):
+    save_checkpoint(CONTENT, path)
+    whole = path.read_bytes()
+    bits = range(8 * len(whole))
+    assert check_damage(path, (flip(whole, bit) for bit in bits)) == len(bits) - 8 * len("sha256:")
+
+
+def test_a_flipped_bit_in_the_weights_is_found(path):
+    """`torch.load` takes it for what it says."""
+    save_checkpoint(CONTENT, path)
+    weights = CONTENT["state_dict"]["a.weight"].numpy().tobytes()
+    whole = path.read_bytes()
+    path.write_bytes(flip(whole, 8 * whole.index(weights)))
+    assert not torch.equal(
+        torch.load(path)["state_dict"]["a.weight"], CONTENT["state_dict"]["a.weight"]
+    )
+    with pytest.raises(UserError, match=r"last\.pt: damaged \(its checksum is wrong\)"):
+        load_checkpoint(path)
+
+
+def test_other_peoples_files_are_read_without_a_checksum(path):
+    for zipped in (True, False):
+        torch.save(CONTENT, path, _use_new_zipfile_serialization=zipped)
+        assert same(load_checkpoint(path), CONTENT)
+
+
+def test_a_checkpoint_is_a_plain_pytorch_file(path):
+    save_checkpoint(CONTENT, path)
+    assert same(torch.load(path, weights_only=True), CONTENT)
+    assert same(torch.load(path, weights_only=True, mmap=True), CONTENT)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
+
+
+def test_the_checkpoint_before_it_takes_the_place_of_a_damaged_one(two_saves, caplog):
+    content = two_saves.read_bytes()
+    assert load_newest_checkpoint(two_saves) == {"epoch": 2}
+    two_saves.write_bytes(content[:-99])
+    assert load_newest_checkpoint(two_saves) == {"epoch": 1}
+    assert "warning: checkpoint" in caplog.text and "last.previous.pt" in caplog.text
+    # It is kept, but not as the one before the next.
+    assert two_saves.with_name("last.damaged.pt").read_bytes() == content[:-99]
+    assert load_newest_checkpoint(two_saves) == {"epoch": 1}
+    save_checkpoint({"epoch": 3}, two_saves, keep_previous=True)
+    assert load_newest_checkpoint(two_saves) == {"epoch": 3}
+    assert load_checkpoint(two_saves.with_name("last.previous.pt")) == {"epoch": 1}
+
+
+def test_two_damaged_checkpoints_are_an_error(two_saves):
+    two_saves.write_bytes(b"")
+    two_saves.with_name("last.previous.pt").write_bytes(b"")
+    with pytest.raises(UserError, match=r"/last\.pt: .*/last\.previous\.pt: .*anew"):
+        load_newest_checkpoint(two_saves)
+    assert two_saves.exists()
+
+
+def test_no_checkpoint_is_none(path):
+    assert load_newest_checkpoint(path) is None
+
+
+def test_without_hard_links(path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    for epoch in (1, 2, 3):
+        save_checkpoint({"epoch": epoch}, path, keep_previous=True)
+    assert load_checkpoint(path) == {"epoch": 3}
+    assert load_checkpoint(path.with_name("last.previous.pt")) == {"epoch": 2}
+    assert sorted(os.listdir(path.parent)) == ["last.previous.pt", "last.pt"]
+
+
+def test_a_failed_save_leaves_the_old_checkpoint(tmp_path):
+    path = tmp_path / "last.pt"
+    save_checkpoint({"epoch": 1}, path)
+    with pytest.raises(AttributeError):
+        save_checkpoint({"epoch": lambda: None}, path)  # cannot be pickled
+    assert load_checkpoint(path) == {"epoch": 1}
+
+
+def test_a_checkpoint_never_runs_code(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "owned"), "w"))
+
+    path = tmp_path / "evil.pt"
+    torch.save({"state_dict": Evil()}, path)
+    with pytest.raises(UserError, match=r"evil\.pt.*never loaded"):
+        load_checkpoint(path)
+    assert not (tmp_path / "owned").exists()
