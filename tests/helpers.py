@@ -1,5 +1,6 @@
 """What several tests need: scripts run as a user would, and small image folders."""
 
+import gc
 import importlib
 import json
 import os
@@ -39,6 +40,7 @@ TINY_IMAGENET = [
 def call_script(name: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
     """Run a script's main in this process; returns its exit status."""
     monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+    gc.collect()  # an LMDB must not be opened twice in a process
     try:
         run_script(importlib.import_module(name).main)
     except SystemExit as stop:

@@ -374,8 +374,8 @@ def test_a_report_that_cannot_be_drawn_stops_no_run(small_set, tmp_path, monkeyp
     monkeypatch.setattr(live_report, "LARGEST_SHARE", 1e9)
     arguments = [*small_set, *TRAINING, "--epochs", "2", "--save", tmp_path / "EXP"]
     assert call_script("train", arguments, monkeypatch) == 0
-    output = capsys.readouterr().out
-    assert output.count("warning: the report could not be drawn (no ink)") == 1
+    output, errors = capsys.readouterr()
+    assert errors.count("warning: the report could not be drawn (no ink)") == 1
     assert "report:" not in output
 
 

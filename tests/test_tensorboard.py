@@ -163,8 +163,8 @@ def test_without_tensorboard_a_run_goes_on_with_a_warning(small_set, tmp_path, m
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     arguments = [*small_set, *TRAINING, "--epochs", "1", "--save", tmp_path / "EXP"]
     assert call_script("train", arguments, monkeypatch) == 0
-    output = capsys.readouterr().out
-    (warning,) = [line for line in output.splitlines() if "warning:" in line]
+    errors = capsys.readouterr().err
+    (warning,) = [line for line in errors.splitlines() if "warning:" in line]
     assert "pip install tensorboard" in warning and "--no-tensorboard" in warning
     assert not list(only_folder(tmp_path).glob("events*"))
     assert len(history_without_seconds(only_folder(tmp_path))) == 1
@@ -179,4 +179,4 @@ def test_a_full_disk_ends_the_scalars_and_not_the_run(small_set, tmp_path, monke
     monkeypatch.setattr(SummaryWriter, "flush", fail)
     arguments = [*small_set, *TRAINING, "--epochs", "2", "--save", tmp_path / "EXP"]
     assert call_script("train", arguments, monkeypatch) == 0
-    assert capsys.readouterr().out.count("warning: no more scalars for TensorBoard") == 1
+    assert capsys.readouterr().err.count("warning: no more scalars for TensorBoard") == 1
