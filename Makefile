@@ -10,7 +10,7 @@ search: .venv/installed
 test: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist worksteal
 
 stress: .venv/installed-dev
 	$(BIN)/python -m pytest -q -m stress

@@ -71,6 +71,13 @@ def test_what_the_readme_links_to_is_there():
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
+def test_every_promise_names_a_test_that_exists():
+    names = re.findall(r"`(test_\w+)`", README)
+    assert len(names) > 15
+    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py"))
+    assert [name for name in names if f"def {name}(" not in tests] == []
+
+
 def test_every_command_runs(tmp_path, monkeypatch, request):
     work = Workplace(tmp_path, monkeypatch)
     ran = commands()
