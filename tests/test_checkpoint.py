@@ -55,10 +55,10 @@ def test_a_flipped_bit_or_a_missing_end_is_found(path):
     save_checkpoint(CONTENT, path)
     whole = path.read_bytes()
     bits = range(0, 8 * len(whole), 13)
-    # What only hits the checksum does no harm, if its beginning is gone.
-    assert check_damage(path, (flip(whole, bit) for bit in bits)) >= len(bits) - 5
+    assert check_damage(path, (flip(whole, bit) for bit in bits)) == len(bits)
     lengths = range(0, len(whole), 13)
-    assert check_damage(path, (whole[:length] for length in lengths)) >= len(lengths) - 3
+    # Without its checksum, but with everything else, it would be a file of PyTorch's own.
+    assert check_damage(path, (whole[:length] for length in lengths)) >= len(lengths) - 1
 
 
 @pytest.mark.stress
@@ -66,7 +66,7 @@ def test_any_flipped_bit_is_found(path):
     save_checkpoint(CONTENT, path)
     whole = path.read_bytes()
     bits = range(8 * len(whole))
-    assert check_damage(path, (flip(whole, bit) for bit in bits)) == len(bits) - 8 * len("sha256:")
+    assert check_damage(path, (flip(whole, bit) for bit in bits)) == len(bits)
 
 
 def test_a_flipped_bit_in_the_weights_is_found(path):
