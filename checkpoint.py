@@ -21,6 +21,10 @@ SEAL = b"sha256:"
 SEAL_BYTES = len(SEAL) + 32
 
 
+class DamagedCheckpointError(UserError):
+    """A file that could be read, and is no whole checkpoint."""
+
+
 def save_checkpoint(content: dict, path: Path, keep_previous: bool = False) -> None:
     """Write `content` so that a kill at any moment leaves the old or the new file whole.
 
@@ -47,15 +51,17 @@ def load_newest_checkpoint(path: Path) -> dict | None:
     A damaged file is moved out of the way, but kept.
 
     Raises:
-        UserError: neither can be read.
+        UserError: both are damaged, or the system does not let one be read.
     """
     _, previous, damaged = checkpoint_files(path)
     if not path.exists() and not previous.exists():
         return None
-    try:
-        return load_checkpoint(path)
-    except UserError as error:
-        problem = error
+    problem = UserError(f"checkpoint {path}: is missing")
+    if path.exists():
+        try:
+            return load_checkpoint(path)
+        except DamagedCheckpointError as error:
+            problem = error
     try:
         content = load_checkpoint(previous)
     except UserError as error:
@@ -72,7 +78,8 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dic
     """Read a checkpoint; code in it is never run.
 
     Raises:
-        UserError: the file cannot be read, is damaged, holds something else than data, or claims
+        UserError: the file cannot be read.
+        DamagedCheckpointError: it is damaged, holds something else than data, or claims
             more of it than the file has bytes (see `checkpoint_header`).
     """
     try:
@@ -82,7 +89,7 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dic
     except OSError as error:
         raise UserError(f"checkpoint {path}: {error.strerror or error}") from None
     except NotLoadableError as error:
-        raise UserError(
+        raise DamagedCheckpointError(
             f"checkpoint {path}: no checkpoint, or a damaged or hostile one, which is never loaded "
             f"({error})"
         ) from None
@@ -90,9 +97,11 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dic
         if is_out_of_memory(error):
             raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"checkpoint {path}: damaged ({reason})") from None
+        raise DamagedCheckpointError(f"checkpoint {path}: damaged ({reason})") from None
     if not isinstance(content, dict):
-        raise UserError(f"checkpoint {path}: holds a {type(content).__name__}, not a dictionary")
+        raise DamagedCheckpointError(
+            f"checkpoint {path}: holds a {type(content).__name__}, not a dictionary"
+        )
     return content
 
 

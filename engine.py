@@ -202,25 +202,27 @@ def fit(
     network = build_network(description)
     network.to(processes.device, memory_format=torch.channels_last)
     last_checkpoint = (run.path if run else Path()) / "last.pt"
-    trainer = Trainer(args, processes, network, data, label_smoothing, last_checkpoint)
+    trainer = Trainer(args, processes, network, data, label_smoothing)
     log = logging.getLogger("relativenas")
     best_top1 = -math.inf
     first_epoch = 0
     so_far = EpochSoFar(processes.device)
     if args.resume:
-        own = _load_last(last_checkpoint, network, args.epochs) if run else None
+        own = _load_last(last_checkpoint, network, args.epochs, data.steps) if run else None
         if state := processes.broadcast(own):
             load_weights(network, state["state_dict"], last_checkpoint)
             _restore_momentum(trainer.optimizer, state["momentum"])
             first_epoch, best_top1 = state["epoch"], state["best_top1"]
-            if "epoch_so_far" in state:
+            if state["epoch_so_far"]:
                 so_far.load_state_dict(state["epoch_so_far"], processes)
+            place = f"after epoch {first_epoch} and {so_far.step} steps of the next"
+            trainer.kept = f"the last good checkpoint is {last_checkpoint}, {place}"
         if run:
             run.truncate_history(first_epoch)
         log.info("resumed after epoch %d and %d steps of the next", first_epoch, so_far.step)
     scalars = ScalarLog(run, args.tensorboard)
     scalars.open(first_epoch)
-    report = LiveReport(run) if run else None
+    report = LiveReport(run)
     confusion = None
     if 0 < len(class_names) <= LARGEST_CONFUSION:
         shape = (len(class_names), len(class_names))
@@ -246,7 +248,7 @@ def fit(
             )
         except Interrupted as stop:
             stop.place = f" after step {so_far.step}/{data.steps} of epoch {epoch + 1}"
-            trainer.check_weights(stop.place.strip(), epoch, learning_rate(epoch))
+            trainer.check_weights(stop.place.strip(), learning_rate(epoch))
             so_far.seconds = time.monotonic() - started
             state = {"epoch_so_far": so_far.state_dict(processes)}
             if run:
@@ -255,6 +257,7 @@ def fit(
             raise
         trainer.check_result(validation["loss"], epoch, learning_rate(epoch))
         so_far = EpochSoFar(processes.device)
+        trainer.kept = f"the last good checkpoint is {last_checkpoint}, of epoch {epoch + 1}"
         if not run:
             continue
         seconds = time.monotonic() - started
@@ -284,8 +287,7 @@ def fit(
         save_checkpoint(last, last_checkpoint, keep_previous=True)
         report.refresh()
     scalars.close()
-    if report:
-        report.finish()
+    report.finish()
 
 
 class EpochSoFar:
@@ -308,19 +310,24 @@ class EpochSoFar:
         return {"step": self.step, "sums": sums, "seconds": self.seconds}
 
     @staticmethod
-    def is_state(state: object) -> bool:
-        """Whether `state_dict` can have returned `state`."""
+    def is_state(state: object, steps: int) -> bool:
+        """Whether `state_dict` can have returned `state` in an epoch of `steps` steps.
+
+        One more is possible where other processes shared the images out.
+        """
         if not isinstance(state, dict) or state.keys() != {"step", "sums", "seconds"}:
             return False
         sums = state["sums"]
         return (
-            is_whole_number(state["step"], 0, sys.maxsize)
+            is_whole_number(state["step"], 0, steps + 1)
             and is_number(state["seconds"])
             and isinstance(sums, Tensor)
             and sums.dtype == torch.float64
             and sums.dim() == 2
             and sums.shape[1] == 4
+            and len(sums) > 0
             and all_finite([sums])
+            and (state["step"] == 0 or sums[:, 3].sum().item() > 0)
         )
 
     def load_state_dict(self, state: dict, processes: Processes) -> None:
@@ -338,7 +345,6 @@ class Trainer:
     Args:
         network: on this process's device.
         label_smoothing: of both heads' cross-entropy in training.
-        last_checkpoint: where the last epoch's weights are kept.
     """
 
     def __init__(
@@ -348,13 +354,12 @@ class Trainer:
         network: nn.Module,
         data: Data,
         label_smoothing: float,
-        last_checkpoint: Path,
     ) -> None:
         self.args = args
         self.processes = processes
         self.data = data
         self.label_smoothing = label_smoothing
-        self.last_checkpoint = last_checkpoint
+        self.kept = "there is no good checkpoint yet"  # for the user who has to go back to it
         self.precision = choose_precision(args.precision, processes.device)
         self.network: nn.Module = network
         if processes.size > 1:
@@ -415,17 +420,17 @@ class Trainer:
         """
         after = f"after the last step of epoch {epoch + 1}"
         if not math.isfinite(validation_loss):
-            self._stop(f"the validation loss is {validation_loss} {after}", epoch, learning_rate)
-        self.check_weights(after, epoch, learning_rate)
+            self._stop(f"the validation loss is {validation_loss} {after}", learning_rate)
+        self.check_weights(after, learning_rate)
 
-    def check_weights(self, after: str, epoch: int, learning_rate: float) -> None:
+    def check_weights(self, after: str, learning_rate: float) -> None:
         """Refuse to save weights that are not finite.
 
         Raises:
             UserError: one is infinite or NaN.
         """
         if not all_finite(self.network.state_dict().values()):
-            self._stop(f"a weight is infinite or NaN {after}", epoch, learning_rate)
+            self._stop(f"a weight is infinite or NaN {after}", learning_rate)
 
     def _step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """A step: the loss of both heads together, that of the main one, and its logits."""
@@ -447,14 +452,11 @@ class Trainer:
         step = min(filter(None, self.processes.gather(losses.step())), default=None)
         if step is not None:
             what = f"the training loss is infinite or NaN in step {step} of epoch {epoch + 1}"
-            self._stop(what, epoch, learning_rate)
+            self._stop(what, learning_rate)
 
-    def _stop(self, what: str, epoch: int, learning_rate: float) -> NoReturn:
-        kept = "there is no good checkpoint yet"
-        if epoch:
-            kept = f"the last good checkpoint is {self.last_checkpoint}, of epoch {epoch}"
+    def _stop(self, what: str, learning_rate: float) -> NoReturn:
         raise UserError(
-            f"{what}, at learning rate {learning_rate:g}; {kept}; train again with a lower "
+            f"{what}, at learning rate {learning_rate:g}; {self.kept}; train again with a lower "
             "--learning_rate or --grad_clip"
         )
 
@@ -510,7 +512,7 @@ def save_confusion(counts: Tensor, class_names: Sequence[str], epoch: int, path:
     write_whole_file(path, json.dumps(content) + "\n")
 
 
-def _load_last(path: Path, network: nn.Module, epochs: int) -> dict | None:
+def _load_last(path: Path, network: nn.Module, epochs: int, steps: int) -> dict | None:
     """What the newest checkpoint has for resuming; None if there is none yet.
 
     Raises:
@@ -533,16 +535,24 @@ def _load_last(path: Path, network: nn.Module, epochs: int) -> dict | None:
         for number, buffer in momentum.items()
     )
     epoch, best_top1 = content.get("epoch"), content.get("best_top1")
-    begun = {name: content[name] for name in ("epoch_so_far",) if name in content}
+    so_far = content.get("epoch_so_far")
+    first = 1
+    if so_far is not None:  # stopped inside the epoch after `epoch`
+        first = 0
+        fits = fits and EpochSoFar.is_state(so_far, steps)
     has_best = is_number(best_top1) or (epoch == 0 and best_top1 == -math.inf)
-    fits = fits and has_best and is_whole_number(epoch, 0 if begun else 1, epochs)
-    if not fits or not all(map(EpochSoFar.is_state, begun.values())):
+    if not (fits and has_best and is_whole_number(epoch, first, epochs)):
         raise UserError(
             f"checkpoint {path}: not what this training can go on from (optimizer, epoch, "
             "best_top1 or epoch_so_far in it is wrong); train anew"
         )
-    resumed = {"state_dict": state, "momentum": momentum, "epoch": epoch, "best_top1": best_top1}
-    return resumed | begun
+    return {
+        "state_dict": state,
+        "momentum": momentum,
+        "epoch": epoch,
+        "best_top1": best_top1,
+        "epoch_so_far": so_far,
+    }
 
 
 def _restore_momentum(optimizer: torch.optim.Optimizer, momentum: dict) -> None:

@@ -21,15 +21,10 @@ from arguments import ArgumentParser, positive_int
 from checkpoint import save_checkpoint
 from dataset.pixel_statistics import PUBLISHED_STATISTICS, Statistics
 from errors import UserError, run_script
+from out_of_memory import memory_advice
 from trained_network import add_network_arguments, load_trained_network
 
 PUBLISHED_IMAGE_SIZES = {"cifar": 32, "imagenet": 224}
-
-DESCRIPTION_FIELDS = (
-    "network", "genotype", "init_channels", "layers", "auxiliary", "num_classes",
-    "set", "image_size", "validation_resize", "mean", "std", "epoch", "top1",
-)  # fmt: skip
-"""What a lean checkpoint says of its network, as far as it is known."""
 
 BATCH_SIZES = (1, 5)
 """What was written is tried with batches of these sizes."""
@@ -143,11 +138,11 @@ def load_classifier(args: Namespace) -> Classifier:
     Raises:
         UserError: the checkpoint cannot be used, or nobody says how its images are normalised.
     """
-    network, found = load_trained_network(args)
-    description = {name: found[name] for name in DESCRIPTION_FIELDS if name in found}
+    network, description = load_trained_network(args)
     kind, classes = description["network"], description["num_classes"]
     if args.set or "mean" not in description:
-        name = args.set or ("imagenet" if kind == "imagenet" else f"cifar{classes}")
+        published = "imagenet" if kind == "imagenet" else f"cifar{classes}"
+        name = args.set or published
         if name not in PUBLISHED_STATISTICS:
             raise UserError(
                 f"checkpoint {args.model_path}: does not say by which mean and standard deviation "
@@ -155,8 +150,8 @@ def load_classifier(args: Namespace) -> Classifier:
                 "--set"
             )
         description |= asdict(PUBLISHED_STATISTICS[name])
-        if not args.set:
-            description["set"] = name
+        if name == published:  # else only its statistics are meant
+            description.setdefault("set", name)
     if args.image_size:
         description["image_size"] = args.image_size
     description.setdefault("image_size", PUBLISHED_IMAGE_SIZES[kind])
@@ -257,7 +252,8 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
 
 
 def main() -> None:
-    export(parse_arguments())
+    with memory_advice("lower --image_size"):
+        export(parse_arguments())
 
 
 if __name__ == "__main__":

@@ -88,6 +88,7 @@ def _network(
         from trained_network import (
             PUBLISHED_SIZES,
             build_network,
+            check_description,
             describe_network,
             load_trained_network,
         )
@@ -102,11 +103,15 @@ def _network(
             description = describe_network(
                 kind,
                 resolve_genotype(arch or "RelativeNAS"),
-                init_channels or published[0],
-                layers or published[1],
+                published[0] if init_channels is None else init_channels,
+                published[1] if layers is None else layers,
                 bool(auxiliary),
                 num_classes,
             )
+            try:
+                check_description(description)
+            except ValueError as error:
+                raise UserError(f"{kind} network: {error}") from None
             network = build_network(description)
         else:
             args = argparse.Namespace(

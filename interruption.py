@@ -8,8 +8,10 @@ from types import FrameType
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-class Interrupted(Exception):
+class Interrupted(BaseException):
     """Work was left, as a signal had asked, where it can be taken up again.
+
+    Like KeyboardInterrupt no Exception: what mends errors must not take it for one.
 
     Attributes:
         signal: the signal's number.

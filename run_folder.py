@@ -93,13 +93,6 @@ class RunFolder:
         """
         append_line(self.path / HISTORY_FILE, json.dumps(record))
 
-    def read_history(self) -> list[dict]:
-        """The records of history.jsonl."""
-        path = self.path / HISTORY_FILE
-        if not path.exists():
-            return []
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
     def truncate_history(
         self, length: int, is_expected: Callable[[int, dict], bool] = lambda *_: True
     ) -> list[dict]:

@@ -22,7 +22,7 @@ from run_folder import RunFolder
 from run_history import Generation, PairRecord
 from scalar_log import ScalarLog
 from slow_fast_learning import Population
-from untrusted import is_number, is_whole_number
+from untrusted import is_whole_number
 
 CHECKPOINT_FILE = "checkpoint.pt"
 
@@ -181,14 +181,10 @@ class SearchProgress:
 
     def _check_record(self, number: int, record: dict) -> bool:
         """Whether this search can have written the history's record `number` (from 0)."""
-        losses = record.get("losses")
-        return (
-            record.get("generation") == number // self._pairs_each
-            and isinstance(losses, list)
-            and all(loss is None or is_number(loss) for loss in losses)
-            and is_number(record.get("diversity"))
-            and is_number(record.get("seconds"))
-        )
+        try:
+            return PairRecord.from_record(record).generation == number // self._pairs_each
+        except (KeyError, TypeError, ValueError):
+            return False
 
     def _finish_generation(self) -> None:
         own = [record for record in self._records if record["generation"] == self.generation]

@@ -47,11 +47,14 @@ def run_session(
                 )  # fmt: skip
             raise
         except OSError as error:
-            if run is None or error.errno not in DISK_TROUBLE:
+            if run is None or not _is_of_folder(error, run.path):
                 raise
+            remedy = "see to the run's folder"
+            if error.errno in DISK_TROUBLE:
+                remedy = "what was saved before is intact, so make room"
             raise UserError(
-                f"{error.filename or run.path}: {error.strerror}; what was saved before is intact, "
-                f"so make room and go on with: {_resume_command(args, run)}"
+                f"{error.filename or run.path}: {error.strerror}; {remedy} and go on with: "
+                f"{_resume_command(args, run)}"
             ) from None
         except RuntimeError as error:
             if not processes.has_lost(error):
@@ -60,6 +63,13 @@ def run_session(
         finally:
             if run:
                 run.close()
+
+
+def _is_of_folder(error: OSError, folder: Path) -> bool:
+    """Whether `error` is about a file in `folder`; of a write that names none it is likely."""
+    if isinstance(error.filename, (str, os.PathLike)):
+        return Path(error.filename).is_relative_to(folder)
+    return error.errno in DISK_TROUBLE
 
 
 def script_command(script: str) -> list[str]:

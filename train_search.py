@@ -97,7 +97,7 @@ def search(args: Namespace, run: RunFolder | None, processes: Processes) -> None
     if args.resume:
         progress.resume()
     scalars.open(progress.generation)
-    report = LiveReport(run) if run else None
+    report = LiveReport(run)
 
     def train_and_validate(pair: Pair) -> list[Outcome]:
         recipe = training_recipe(args, progress.generation)
@@ -119,14 +119,13 @@ def search(args: Namespace, run: RunFolder | None, processes: Processes) -> None
                     update_weight_set(weight_set, weights[fast], weights[slow])
                 progress.record_pair(pair, outcomes, slow)
             progress.save()
-        if report:
-            report.refresh()
+        report.refresh()
 
     scalars.close()
     population = validate_population(learning, trainer, processes)
     if run:
         write_results(args, run, population, weight_set)
-        report.finish()
+    report.finish()
 
 
 def training_recipe(args: Namespace, generation: int) -> TrainingRecipe:
@@ -294,16 +293,22 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     args.data = os.path.abspath(args.data)
     if args.batch_size < 2:
         raise UserError(f"--batch_size {args.batch_size}: batch norm needs at least two images")
-    if os.path.basename(args.model_path) != args.model_path or args.model_path in OWN_FILES:
+    if not _may_name_a_file(args.model_path):
         raise UserError(
-            f"--model_path {args.model_path}: must be a file name, and none of "
-            + ", ".join(OWN_FILES)
+            f"--model_path {args.model_path}: must be the name of a file, not ending in .tmp, and "
+            "none of " + ", ".join(OWN_FILES)
         )
     if args.pop_size % 2 or not 2 <= args.pop_size <= MAX_POPULATION:
         raise UserError(
             f"--pop_size {args.pop_size}: pairs need an even number, from 2 to {MAX_POPULATION}"
         )
     return args
+
+
+def _may_name_a_file(name: str) -> bool:
+    """Whether a search may write a file of this name of the user's choice into its folder."""
+    is_name = name not in ("", ".", "..") and os.path.basename(name) == name and len(name) < 200
+    return is_name and not name.endswith(".tmp") and name not in OWN_FILES
 
 
 def main() -> None:

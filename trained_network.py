@@ -27,8 +27,8 @@ LARGEST = {
     "init_channels": 1 << 16,
     "layers": 1000,
     "num_classes": 1 << 16,
-    "image_size": 1 << 16,
-    "validation_resize": 1 << 16,
+    "image_size": 1 << 13,
+    "validation_resize": 1 << 13,
     "epoch": 1 << 31,
 }
 """What a file may ask for at most, so that it cannot ask for everything."""
@@ -79,8 +79,11 @@ def check_description(description: dict) -> None:
         ValueError: a field is not what it should be; names it.
     """
     for name, value in description.items():
-        if name in LARGEST and not is_whole_number(value, 1, LARGEST[name]):
-            raise ValueError(f"field {name!r} must be a whole number from 1 to {LARGEST[name]}")
+        smallest = 0 if name == "epoch" else 1  # a training may have been stopped in its first
+        if name in LARGEST and not is_whole_number(value, smallest, LARGEST[name]):
+            raise ValueError(
+                f"field {name!r} must be a whole number from {smallest} to {LARGEST[name]}"
+            )
     if not isinstance(description["auxiliary"], bool):
         raise ValueError("field 'auxiliary' must be true or false")
     for name, known in (("network", tuple(NETWORKS)), ("set", (*SET_NAMES, "imagenet"))):

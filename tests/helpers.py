@@ -111,9 +111,14 @@ def kill_with_children(process: subprocess.Popen) -> None:
     process.communicate()
 
 
+def read_history(folder: Path) -> list[dict]:
+    """The records of a run's history."""
+    return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+
+
 def history_without_seconds(folder: Path) -> list[dict]:
     """The records of a run's history, less what differs from run to run."""
-    records = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    records = read_history(folder)
     for record in records:
         del record["seconds"]
     return records

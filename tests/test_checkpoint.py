@@ -1,5 +1,6 @@
 """Checkpoints: a whole one is always there, damage is found, and code in them never runs."""
 
+import errno
 import os
 import zipfile
 
@@ -7,8 +8,10 @@ import pytest
 import torch
 from kill_harness import same
 
+import checkpoint
 from checkpoint import load_checkpoint, load_newest_checkpoint, save_checkpoint
 from errors import UserError
+from interruption import Interrupted
 
 CONTENT = {
     "epoch": 3,
@@ -108,6 +111,22 @@ def test_the_checkpoint_before_it_takes_the_place_of_a_damaged_one(two_saves, ca
     save_checkpoint({"epoch": 3}, two_saves, keep_previous=True)
     assert load_newest_checkpoint(two_saves) == {"epoch": 3}
     assert load_checkpoint(two_saves.with_name("last.previous.pt")) == {"epoch": 1}
+
+
+def test_what_cannot_be_read_just_now_is_not_taken_for_damaged(two_saves, monkeypatch):
+    whole = two_saves.read_bytes()
+
+    def fail(path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    def interrupt(path):
+        raise Interrupted(15)
+
+    for read, error in ((fail, UserError), (interrupt, Interrupted)):
+        monkeypatch.setattr(checkpoint, "_check_seal", read)
+        with pytest.raises(error):
+            load_newest_checkpoint(two_saves)
+        assert two_saves.read_bytes() == whole
 
 
 def test_two_damaged_checkpoints_are_an_error(two_saves):

@@ -243,7 +243,9 @@ def test_a_mistake_prints_no_traceback_in_a_process_of_its_own(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["sub/weights.pt", "/tmp/weights.pt", "checkpoint.pt", "log.txt"])
+@pytest.mark.parametrize(
+    "name", ["sub/weights.pt", "/tmp/weights.pt", "checkpoint.pt", "log.txt", ".", "..", "a.tmp"]
+)
 def test_the_weight_set_overwrites_nothing(name, tmp_path, monkeypatch, capsys):
     arguments = [*SMALL, "--model_path", name, "--save", tmp_path / "EXP"]
     assert_one_line(call_script("train_search", arguments, monkeypatch), capsys, name)

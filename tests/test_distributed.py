@@ -16,12 +16,11 @@ from helpers import (
     call_script,
     history_without_seconds,
     only_folder,
+    read_history,
     start_torchrun,
     wait_until,
     write_lmdb_set,
 )
-
-from run_folder import RunFolder
 
 
 def torchrun(processes, script, arguments):
@@ -34,7 +33,7 @@ def torchrun(processes, script, arguments):
 def test_two_processes_train_and_validate_every_image_once(tmp_path):
     torchrun(2, "train", [*TINY_TRAINING, "--epochs", "1", "--save", tmp_path / "EXP"])
     folder = only_folder(tmp_path)
-    (record,) = RunFolder.reopen(folder).read_history()
+    (record,) = read_history(folder)
     assert record["validation"]["count"] == 360
     assert record["train"]["count"] == 1437
     assert torch.load(folder / "last.pt")["epoch"] == 1

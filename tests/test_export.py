@@ -129,6 +129,7 @@ def test_a_lean_checkpoint_is_what_testing_needs(tmp_path, monkeypatch, capsys):
     [
         (NetworkCIFAR, 10, [], "cifar10", 32),
         (NetworkCIFAR, 100, [], "cifar100", 32),
+        (NetworkCIFAR, 100, ["--set", "cifar100"], "cifar100", 32),
         (NetworkCIFAR, 7, ["--set", "cifar100", "--image_size", "40"], "cifar100", 40),
         (NetworkImageNet, 1000, [], "imagenet", 224),
         (NetworkImageNet, 9, ["--set", "cifar10", "--arch", "RelativeNAS"], "cifar10", 224),
@@ -147,6 +148,7 @@ def test_a_published_state_dict_gets_its_sets_statistics(
     statistics = PUBLISHED_STATISTICS[set_name]
     assert (own["mean"], own["std"]) == (statistics.mean, statistics.std)
     assert (own["image_size"], own["num_classes"]) == (image_size, classes)
+    assert own.get("set") == (set_name if classes in (10, 100, 1000) else None)
     images = torch.rand(2, 3, 32, 32)
     torch.testing.assert_close(
         export.read_checkpoint(tmp_path / "own.pt")(images),
@@ -180,6 +182,11 @@ def test_an_output_that_cannot_be_written(arguments, tmp_path, monkeypatch, caps
     for output in (tmp_path / "nowhere" / "new.pt", tmp_path / "last.pt" / "new.pt"):
         status = call_script("export", [*arguments, "-o", output], monkeypatch)
         assert_one_line(status, capsys, f"-o {output}", "cannot be written")
+
+
+def test_too_large_images_are_one_line(arguments, monkeypatch, capsys):
+    status = call_script("export", [*arguments, "--image_size", "2000000"], monkeypatch)
+    assert_one_line(status, capsys, "out of memory", "--image_size")
 
 
 def test_a_missing_package_is_named(arguments, tmp_path, monkeypatch, capsys):

@@ -279,7 +279,7 @@ def test_a_history_that_this_search_has_not_written(run_folders, tmp_path, monke
 
     for fields in (
         {"seconds": float("nan")}, {"generation": 7}, {"losses": "ab"}, {"losses": [[]]},
-        {"diversity": None},
+        {"diversity": None}, {"members": [1]}, {"genotypes": None},
     ):  # fmt: skip
         status = resume_damaged(
             "train_search", "history.jsonl", damage_record(**fields), run_folders, tmp_path,
@@ -340,6 +340,10 @@ def test_a_state_that_this_search_cannot_have(change, run_folders, tmp_path, mon
     assert_one_line(status, capsys, "checkpoint.pt")
 
 
+def so_far(step, sums):
+    return {"step": step, "sums": sums.double(), "seconds": 1.0}
+
+
 TRAINING_STATES = {
     "no weights": set_to(KeyError, "state_dict"),
     "weights of another": set_to(torch.zeros(9), "state_dict", "classifier.bias"),
@@ -351,6 +355,9 @@ TRAINING_STATES = {
     "an optimizer without momentum": set_to({}, "optimizer", "state", 0),
     "a momentum of another": set_to(torch.zeros(9), "optimizer", "state", 0, "momentum_buffer"),
     "a momentum of nobody": set_to({"momentum_buffer": None}, "optimizer", "state", 10**9),
+    "steps of no image": set_to(so_far(3, torch.zeros(1, 4)), "epoch_so_far"),
+    "steps beyond the epoch": set_to(so_far(10**6, torch.ones(1, 4)), "epoch_so_far"),
+    "sums of no process": set_to(so_far(0, torch.zeros(0, 4)), "epoch_so_far"),
 }
 
 

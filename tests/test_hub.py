@@ -55,6 +55,7 @@ with torch.no_grad():
         "compiled": torch.compile(published, backend="eager")(images)[0].tolist(),
         "failures": [
             failure("relativenas_cifar10", pretrained=True),
+            failure("relativenas_cifar10", layers=0),
             failure("relativenas_cifar10", pretrained="none.pt"),
             failure("relativenas_imagenet", pretrained="own.pt"),
             failure("relativenas_imagenet", pretrained="published.pt"),
@@ -142,6 +143,7 @@ def test_a_network_is_copied_pickled_and_compiled(folder, result):
 def test_mistakes_are_one_line(result):
     expected = [
         ["pretrained=True", "give a checkpoint's file"],
+        ["UserError", "'layers' must be a whole number from 1"],
         ["none.pt", "No such file"],
         ["own.pt", "7 classes, not 1000", "num_classes=7"],
         ["published.pt", "a network for cifar, not for imagenet"],

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import time
@@ -26,6 +27,7 @@ from kill_harness import FileWatch, Moment, Script, assert_same_run, at_step, re
 
 import engine
 import train
+from trained_network import DESCRIPTION, check_description
 
 KILLS = 32
 """For each script, in the long test."""
@@ -195,6 +197,20 @@ def test_a_second_ctrl_c_ends_at_once(case, parent):
     script = case.start(parent, at_step(3, press_twice))
     assert script.wait() == [-signal.SIGINT]
     assert not (only_folder(parent) / "last.pt").exists()
+
+
+@pytest.mark.parametrize("case", ["train"], indirect=True)
+def test_a_folder_that_goes_away_ends_the_run(case, parent):
+    """And a stop in the first epoch leaves a checkpoint that test.py takes."""
+    script = case.start(parent, at_step(3, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+    assert script.wait() == [128 + signal.SIGTERM]
+    folder = only_folder(parent)
+    description = torch.load(folder / "last.pt")
+    assert description["epoch"] == 0
+    check_description({name: description[name] for name in DESCRIPTION if name in description})
+    script = case.start(parent, at_step(3, lambda: shutil.rmtree(folder)))
+    assert script.wait() == [2]
+    assert f"error: {folder}/" in script.read_output()
 
 
 @pytest.mark.parametrize("case", ["train"], indirect=True)

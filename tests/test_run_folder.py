@@ -7,6 +7,7 @@ import signal
 import time
 
 import pytest
+from helpers import read_history
 from kill_harness import FORK
 
 from errors import UserError
@@ -72,9 +73,9 @@ def test_history_is_cut_back_to_what_the_checkpoint_counts(tmp_path):
     run = RunFolder.create("search", str(tmp_path / "EXP"), {})
     run.append_history({"pair": 0})
     run.append_history({"pair": 1})
-    assert run.truncate_history(1) == run.read_history() == [{"pair": 0}]
+    assert run.truncate_history(1) == read_history(run.path) == [{"pair": 0}]
     run.append_history({"pair": 2})
-    assert run.read_history() == [{"pair": 0}, {"pair": 2}]
+    assert read_history(run.path) == [{"pair": 0}, {"pair": 2}]
 
 
 def test_a_history_that_lost_lines_is_refused(tmp_path):
@@ -82,7 +83,7 @@ def test_a_history_that_lost_lines_is_refused(tmp_path):
     run.append_history({"pair": 0})
     with pytest.raises(UserError, match=r"history\.jsonl: line 2 is damaged"):
         run.truncate_history(2)
-    assert run.read_history() == [{"pair": 0}]
+    assert read_history(run.path) == [{"pair": 0}]
 
 
 def test_a_history_that_cannot_be_written_is_named(tmp_path):
