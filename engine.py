@@ -1,6 +1,8 @@
 """What train.py and train_imagenet.py share: training a network from scratch, and its evaluation.
 
-Where the images come from and how the learning rate moves is the scripts' own business.
+A script's `main` calls `run_training`, which opens the run (session.py) and calls the script's own
+function in each process; that one loads the images, says how the learning rate moves, and calls
+`fit`.
 """
 
 import json
