@@ -2,7 +2,6 @@
 
 import re
 import shutil
-from pathlib import Path
 
 import lmdb
 import pytest
@@ -89,7 +88,7 @@ def test_labels_are_smoothed_in_both_heads(auxiliary, monkeypatch):
         auxiliary_weight=0.4,
     )  # fmt: skip
     network = NetworkImageNet(2, 3, 3, auxiliary, RelativeNAS)
-    trainer = Trainer(args, Processes(torch.device("cpu")), network, None, 0.1, Path("last.pt"))
+    trainer = Trainer(args, Processes(torch.device("cpu")), network, None, 0.1)
     labels = torch.tensor([0, 2])
     _, loss, logits = trainer._step(torch.randn(2, 3, 16, 16), labels)
     assert [smoothing for _, smoothing in losses] == [0.1] * (1 + auxiliary)
