@@ -1,5 +1,6 @@
 """Files that are there whole or not at all, even after a kill or on a full disk."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -34,6 +35,11 @@ def write_whole_file(
                 temporary.unlink()
             raise
     _sync_folder(path.parent)
+
+
+def write_json(path: Path, content: object, indent: int | None = 1) -> None:
+    """Write `content` as JSON, as `write_whole_file` does; without an `indent` in one line."""
+    write_whole_file(path, json.dumps(content, indent=indent) + "\n")
 
 
 def append_line(path: Path, line: str) -> None:

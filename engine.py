@@ -5,7 +5,6 @@ function in each process; that one loads the images, says how the learning rate 
 `fit`.
 """
 
-import json
 import logging
 import math
 import sys
@@ -28,7 +27,7 @@ from arguments import (
     probability,
     seed_number,
 )
-from atomic_file import write_whole_file
+from atomic_file import write_json
 from checkpoint import (
     check_weights,
     load_newest_checkpoint,
@@ -511,7 +510,7 @@ def _result_of_all(meter: Meter, processes: Processes) -> dict[str, float]:
 def save_confusion(counts: Tensor, class_names: Sequence[str], epoch: int, path: Path) -> None:
     """Write what `evaluate` counted, with the classes' names and the epoch (from 1), as JSON."""
     content = {"epoch": epoch, "classes": list(class_names), "counts": counts.tolist()}
-    write_whole_file(path, json.dumps(content) + "\n")
+    write_json(path, content, indent=None)
 
 
 def _load_last(path: Path, network: nn.Module, epochs: int, steps: int) -> dict | None:

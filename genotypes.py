@@ -6,12 +6,11 @@ a cell is a list of (operation, input) pairs, two for each node, and the list of
 are concatenated into its output.
 """
 
-import json
 import os
 from pathlib import Path
 from typing import NamedTuple
 
-from atomic_file import write_whole_file
+from atomic_file import write_json
 from errors import UserError
 from untrusted import load_json
 
@@ -184,7 +183,7 @@ def load_genotype(path: str | Path) -> Genotype:
 
 def save_genotype(genotype: Genotype, path: str | Path) -> None:
     """Write `genotype` as a JSON file that `load_genotype` reads."""
-    write_whole_file(Path(path), json.dumps(genotype._asdict(), indent=1) + "\n")
+    write_json(Path(path), genotype._asdict())
 
 
 def genotype_from_dict(content: object) -> Genotype:

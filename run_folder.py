@@ -14,7 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from arguments import ArgumentParser
-from atomic_file import append_line, remove_leftovers, write_whole_file
+from atomic_file import append_line, remove_leftovers, write_json
 from errors import UserError
 from untrusted import MAX_JSON_BYTES, load_json, parse_json
 
@@ -183,11 +183,6 @@ class _FileHandler(logging.FileHandler):
                 f"warning: {self.baseFilename}: {error.strerror}; lines may be missing from it",
                 file=sys.stderr,
             )
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write `content` as indented JSON, the whole file or nothing."""
-    write_whole_file(path, json.dumps(content, indent=1) + "\n")
 
 
 def read_settings(path: str) -> dict:

@@ -17,6 +17,7 @@ from arguments import (
     probability,
     seed_number,
 )
+from atomic_file import write_json
 from candidate import CandidateTrainer, Outcome, SearchData, TrainingRecipe
 from checkpoint import checkpoint_files, save_checkpoint
 from cuda_graphs import CudaGraphs
@@ -39,7 +40,7 @@ from live_report import LiveReport
 from memory import keep_freed_memory
 from model_search import Supernet
 from out_of_memory import memory_advice
-from run_folder import FOLDER_FILES, RunFolder, parse_with_resume, write_json
+from run_folder import FOLDER_FILES, RunFolder, parse_with_resume
 from run_history import GENOTYPE_FILE, POPULATION_FILE, REPORT_FILE
 from scalar_log import ScalarLog, add_tensorboard_argument
 from search_progress import CHECKPOINT_FILE, Pair, SearchProgress

@@ -29,10 +29,11 @@ if __name__ == "__main__":  # run as benchmarks/nasbench201.py: the root is not 
 import numpy as np
 
 from arguments import ArgumentParser, positive_int
+from atomic_file import write_json
 from errors import UserError, run_script
 from learners import LEARNERS
 from progress import progress_bar
-from run_folder import RunFolder, write_json
+from run_folder import RunFolder
 from slow_fast_learning import choices, slow_and_fast
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")

@@ -1,7 +1,6 @@
 """Image sets held as one tensor: CIFAR-10, CIFAR-100, the embedded digits, a folder of images."""
 
 import fcntl
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -12,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from atomic_file import write_whole_file
+from atomic_file import write_json
 from dataset.augmentation import Augmentation, augment, normalize
 from dataset.image_folder import load_image_folder
 from dataset.pixel_statistics import PUBLISHED_STATISTICS, Statistics, statistics_from_dict
@@ -99,7 +98,7 @@ def image_statistics(name: str, train_set: ImageSet, kept: Path | None = None) -
             ) from None
     statistics = _measure_statistics(train_set)
     if kept is not None:
-        write_whole_file(kept, json.dumps(asdict(statistics)) + "\n")
+        write_json(kept, asdict(statistics), indent=None)
     return statistics
 
 

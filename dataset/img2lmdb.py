@@ -21,6 +21,7 @@ import lmdb
 from PIL import Image
 
 from arguments import ArgumentParser, positive_int
+from atomic_file import write_json
 from dataset.decoding import (
     UNREADABLE,
     check_image_size,
@@ -47,7 +48,6 @@ from dataset.lmdb_set import (
 from errors import UserError, run_script
 from out_of_memory import memory_advice
 from progress import progress_bar
-from run_folder import write_json
 from untrusted import parse_json
 
 STATE_FILE = "img2lmdb.json"
