@@ -187,22 +187,25 @@ class SearchProgress:
             return False
 
     def _finish_generation(self) -> None:
-        own = [record for record in self._records if record["generation"] == self.generation]
-        losses = [loss for record in own for loss in record["losses"] if loss is not None]
-        # Processes work side by side, so that the clock sees a part of the pairs' seconds.
-        seconds, seconds_so_far = (
-            sum(record["seconds"] for record in records) / self.processes.size
-            for records in (own, self._records)
+        own = Generation(
+            self.generation,
+            [
+                PairRecord.from_record(record)
+                for record in self._records
+                if record["generation"] == self.generation
+            ],
         )
         done = self.generation + 1
-        seconds_left = (self.generations - done) * seconds_so_far / done
+        # Processes work side by side, so that the clock sees a part of the pairs' seconds.
+        seconds = own.seconds / self.processes.size
+        so_far = sum(record["seconds"] for record in self._records) / self.processes.size
+        seconds_left = (self.generations - done) * so_far / done
         self.log.info(
             "generation %d/%d: diversity %.3f, best loss %.4f, %s, %s left",
-            done, self.generations, own[-1]["diversity"], min(losses, default=math.nan),
+            done, self.generations, own.diversity, own.losses.best,
             format_seconds(seconds), format_seconds(seconds_left),
         )  # fmt: skip
-        pairs = [PairRecord.from_record(record) for record in own]
-        self.scalars.write(done, Generation(self.generation, pairs).scalars())
+        self.scalars.write(done, own.scalars())
         self.generation = done
         self.pairs = []
         self.pairs_done = 0
