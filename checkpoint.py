@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from atomic_file import write_whole_file
 from checkpoint_header import NotLoadableError, check_header
@@ -159,23 +159,13 @@ def published_state_dict(content: Mapping, path: str | Path) -> dict[str, Tensor
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
-def load_weights(network: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> None:
-    """Load `state` strictly into `network`.
-
-    Raises:
-        UserError: names or shapes differ; names the file and the first few of them.
-    """
-    check_weights(network.state_dict(), state, path)
-    network.load_state_dict(state)
-
-
 def check_weights(
     expected_state: Mapping[str, Tensor], state: Mapping[str, Tensor], path: str | Path
 ) -> None:
     """Check that `state` has the names and shapes of `expected_state`.
 
     Raises:
-        UserError: as `load_weights`.
+        UserError: they differ; names the file and the first few of the names.
     """
     expected = {name: tensor.shape for name, tensor in expected_state.items()}
     found = {name: tensor.shape for name, tensor in state.items()}

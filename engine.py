@@ -31,7 +31,6 @@ from atomic_file import write_json
 from checkpoint import (
     check_weights,
     load_newest_checkpoint,
-    load_weights,
     published_state_dict,
     save_checkpoint,
 )
@@ -211,7 +210,7 @@ def fit(
     if args.resume:
         own = _load_last(last_checkpoint, network, args.epochs, data.steps) if run else None
         if state := processes.broadcast(own):
-            load_weights(network, state["state_dict"], last_checkpoint)
+            network.load_state_dict(state["state_dict"])  # `_load_last` has compared the names
             _restore_momentum(trainer.optimizer, state["momentum"])
             first_epoch, best_top1 = state["epoch"], state["best_top1"]
             if state["epoch_so_far"]:

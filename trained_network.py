@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from arguments import ArgumentParser, positive_int
-from checkpoint import check_weights, load_checkpoint, load_weights, published_state_dict
+from checkpoint import check_weights, load_checkpoint, published_state_dict
 from dataset.image_set import SET_NAMES
 from dataset.pixel_statistics import statistics_from_dict
 from errors import UserError
@@ -162,7 +162,7 @@ def load_trained_network(args: Namespace, kind: str | None = None) -> tuple[nn.M
     with torch.device("meta"):
         network = build_network(description)
     check_weights(network.state_dict(), state, path)
-    load_weights(network.to_empty(device="cpu"), state, path)
+    network.to_empty(device="cpu").load_state_dict(state)
     return network.eval(), description
 
 
