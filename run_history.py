@@ -16,6 +16,7 @@ import numpy as np
 from errors import UserError
 from genotypes import PRIMITIVES, Genotype, genotype_from_dict, load_genotype
 from run_folder import HISTORY_FILE, read_settings
+from untrusted import is_number, is_whole_number
 
 POPULATION_FILE = "population.json"
 GENOTYPE_FILE = "genotype.json"
@@ -394,18 +395,17 @@ def _two(values: Sequence, convert: Callable[[object], Record]) -> tuple[Record,
 
 
 def _whole_number(value: object) -> int:
-    if type(value) is not int or not 0 <= value < 2**53:
+    if not is_whole_number(value, 0, 2**53 - 1):
         raise ValueError("not a whole number from 0 up")
     return value
 
 
 def _finite_or_none(value: object) -> float | None:
-    if value is None:
+    if value is None or (type(value) is float and not math.isfinite(value)):
         return None
-    if type(value) not in (int, float):
+    if not is_number(value):
         raise ValueError("not a number")
-    value = float(value)
-    return value if math.isfinite(value) else None
+    return float(value)
 
 
 def _finite(value: object) -> float:

@@ -280,6 +280,7 @@ def test_a_history_that_this_search_has_not_written(run_folders, tmp_path, monke
     for fields in (
         {"seconds": float("nan")}, {"generation": 7}, {"losses": "ab"}, {"losses": [[]]},
         {"diversity": None}, {"members": [1]}, {"genotypes": None},
+        {"seconds": 10**400},
     ):  # fmt: skip
         status = resume_damaged(
             "train_search", "history.jsonl", damage_record(**fields), run_folders, tmp_path,
