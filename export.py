@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from arguments import ArgumentParser, positive_int
 from checkpoint import save_checkpoint
-from dataset.pixel_statistics import PUBLISHED_STATISTICS, Statistics
+from dataset.pixel_statistics import PUBLISHED_STATISTICS, statistics_from_dict
 from errors import UserError, run_script
 from out_of_memory import memory_advice
 from trained_network import add_network_arguments, load_trained_network
@@ -47,7 +47,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.network = network
         self.description = description
-        statistics = Statistics(description["mean"], description["std"])
+        statistics = statistics_from_dict(description)
         mean, std = statistics.tensors(torch.device("cpu"))
         self.register_buffer("mean", mean.view(1, 3, 1, 1))
         self.register_buffer("std", std.view(1, 3, 1, 1))

@@ -82,7 +82,7 @@ def _network(
     auxiliary: bool | None = None,
 ) -> nn.Module:
     with _own_modules():
-        from dataset.pixel_statistics import PUBLISHED_STATISTICS, Statistics
+        from dataset.pixel_statistics import PUBLISHED_STATISTICS, statistics_from_dict
         from errors import UserError
         from genotypes import resolve_genotype
         from trained_network import (
@@ -128,10 +128,10 @@ def _network(
                     f"{num_classes}; if that is meant, give num_classes={network.num_classes}"
                 )
         if "mean" in description:
-            statistics = Statistics(description["mean"], description["std"])
+            statistics = statistics_from_dict(description)
         else:
             statistics = PUBLISHED_STATISTICS[set_name]
-    network.mean, network.std = tuple(statistics.mean), tuple(statistics.std)
+    network.mean, network.std = statistics.mean, statistics.std
     return network
 
 

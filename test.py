@@ -8,7 +8,7 @@ import torch
 
 from arguments import ArgumentParser, positive_int
 from dataset.image_set import evaluation_batches, image_statistics, load_image_set
-from dataset.pixel_statistics import PUBLISHED_STATISTICS, Statistics
+from dataset.pixel_statistics import PUBLISHED_STATISTICS, statistics_from_dict
 from distributed import Processes, launched, local_rank
 from engine import evaluate
 from errors import UserError, run_script
@@ -62,7 +62,7 @@ def test(args: Namespace) -> None:
             f"set {name} has {test_set.num_classes}; choose the --set it was trained on"
         )
     if "mean" in description:
-        statistics = Statistics(description["mean"], description["std"])
+        statistics = statistics_from_dict(description)
     elif name in PUBLISHED_STATISTICS:
         statistics = PUBLISHED_STATISTICS[name]
     else:

@@ -8,7 +8,7 @@ import torch
 from arguments import ArgumentParser, positive_int
 from dataset.encoded_batches import evaluation_batches
 from dataset.encoded_images import open_images
-from dataset.image_set import Statistics
+from dataset.pixel_statistics import statistics_from_dict
 from distributed import Processes, gpu_list, own_device
 from engine import evaluate, launch_if_several_gpus
 from errors import UserError, run_script
@@ -50,7 +50,7 @@ def test(args: Namespace, processes: Processes) -> None:
         resize = description.get("validation_resize")
     statistics = IMAGENET
     if "mean" in description:
-        statistics = Statistics(description["mean"], description["std"])
+        statistics = statistics_from_dict(description)
     loading = plan_loading(args, processes, image_size, resize, statistics)
     started = time.monotonic()
     result = evaluate(
