@@ -1,4 +1,4 @@
-.PHONY: search test lint stress clean
+.PHONY: search test stress mutants clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -14,6 +14,10 @@ test: .venv/installed-dev
 
 stress: .venv/installed-dev
 	$(BIN)/python -m pytest -q -m stress
+
+# Do the tests see mistakes? Some ten minutes on two CPU cores.
+mutants: .venv/installed-dev
+	$(BIN)/python tests/mutants.py
 
 .venv/installed: requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, for instance: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
