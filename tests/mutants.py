@@ -389,7 +389,7 @@ DATA = [
     Mutant(
         "dataset/decoding.py",
         'return image.convert("RGB")',
-        'return image.convert("RGBa").convert("RGBA").convert("RGB")',
+        'return image.convert("RGBA").convert("RGBa").convert("RGBA").convert("RGB")',
         "test_image_recipe",
         "transparent pixels black",
     ),

@@ -209,6 +209,7 @@ def plain_validation(files, resize, size, mean=MEAN, std=STD):
 
 def assert_nearly_the_same(images, expected, std=STD):
     """Equal but for a rounding of pixels."""
+    assert images.shape == expected.shape
     assert ((images - expected).abs().amax((0, 2, 3)) <= 1.01 / 255 / torch.tensor(std)).all()
 
 
