@@ -1,5 +1,7 @@
 """Evaluation: counts against counting by hand, the best checkpoint, what test scripts print."""
 
+from argparse import Namespace
+
 import pytest
 import torch
 from helpers import call_script, only_folder, write_image_folder, write_small_set
@@ -12,7 +14,7 @@ from distributed import Processes
 from engine import evaluate
 from genotypes import RelativeNAS
 from model import NetworkCIFAR, NetworkImageNet
-from trained_network import describe_network
+from trained_network import describe_network, load_trained_network
 from utils import Meter, parameter_count
 
 CPU = torch.device("cpu")
@@ -200,6 +202,21 @@ def test_test_imagenet_py_prints_a_count_by_hand(precision, dtype, tmp_path, mon
         printed, _ = counted_by_hand([(logits, torch.arange(7).repeat_interleave(3))])
         assert f"top-1 error     {100 - printed['top1']:.2f} %" in output
         assert f"top-5 error     {100 - printed['top5']:.2f} %" in output
+
+
+@pytest.mark.parametrize(
+    ("network_class", "channels", "layers"), [(NetworkCIFAR, 36, 20), (NetworkImageNet, 46, 14)]
+)
+def test_a_state_dict_of_the_published_size_needs_no_flags(
+    network_class, channels, layers, tmp_path
+):
+    network = network_class(channels, 10, layers, True, RelativeNAS)
+    torch.save(network.state_dict(), tmp_path / "published.pt")
+    flags = dict.fromkeys(("arch", "init_channels", "layers", "auxiliary"))
+    args = Namespace(model_path=str(tmp_path / "published.pt"), **flags)
+    loaded, _ = load_trained_network(args)
+    assert type(loaded) is network_class and not loaded.training
+    assert torch.equal(loaded.classifier.weight, network.classifier.weight)
 
 
 def test_the_auxiliary_head_is_no_part_of_the_size():

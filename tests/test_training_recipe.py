@@ -350,6 +350,27 @@ def test_processes_share_out_the_images_of_each_batch(small_set, monkeypatch):
         assert sorted(shares[0] + shares[1]) == sorted(whole_images(batches(alone)))
 
 
+def test_validation_is_on_the_test_images(small_set, monkeypatch):
+    data = data_of(0, 1, small_set, monkeypatch)
+    validated = whole_images(data.validation_batches())
+    assert len(set(validated)) == 24
+    assert not set(validated) & set(whole_images(data.training_batches(0, 0)))
+
+
+@pytest.mark.parametrize(
+    ("flags", "side"), [(["--cutout"], 4), (["--cutout", "--cutout_length", "2"], 2), ([], 0)]
+)
+def test_cutout_is_half_of_the_image_unless_said_otherwise(flags, side, small_set, monkeypatch):
+    data = data_of(0, 1, small_set, monkeypatch, "--image_size", "8", *flags)
+    zeros = [
+        int((image == 0).all(dim=0).sum())
+        for images, _ in data.training_batches(0, 0)
+        for image in images
+    ]
+    assert max(zeros) == side**2  # fewer where the square reaches beyond the border
+    assert not any((images == 0).all(dim=1).any() for images, _ in data.validation_batches())
+
+
 def test_imagenet_epochs_and_processes_differ(small_imagenet, monkeypatch):
     passed = []
     monkeypatch.setattr(train_imagenet, "fit", lambda *arguments, **_: passed.append(arguments[4]))
