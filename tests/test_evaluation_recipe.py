@@ -1,6 +1,7 @@
 """Evaluation: counts against counting by hand, the best checkpoint, what test scripts print."""
 
 from argparse import Namespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -120,6 +121,7 @@ def test_best_is_the_first_epoch_with_the_highest_validation_top1(tmp_path, monk
         return {"loss": loss, "top1": top1, "top5": 100.0, "count": 24}
 
     monkeypatch.setattr(engine, "evaluate", validation)
+    monkeypatch.setattr(engine, "LiveReport", Mock())  # drawing takes longer than all the rest
     arguments = [*flags, "--epochs", "4", "--save", tmp_path / "runs" / "EXP"]
     assert call_script("train", arguments, monkeypatch) == 0
     folder = only_folder(tmp_path / "runs")
@@ -210,13 +212,15 @@ def test_test_imagenet_py_prints_a_count_by_hand(precision, dtype, tmp_path, mon
 def test_a_state_dict_of_the_published_size_needs_no_flags(
     network_class, channels, layers, tmp_path
 ):
-    network = network_class(channels, 10, layers, True, RelativeNAS)
-    torch.save(network.state_dict(), tmp_path / "published.pt")
+    with torch.device("meta"):
+        published = network_class(channels, 10, layers, True, RelativeNAS).state_dict()
+    weights = {name: torch.ones_like(tensor, device="cpu") for name, tensor in published.items()}
+    torch.save(weights, tmp_path / "published.pt")
     flags = dict.fromkeys(("arch", "init_channels", "layers", "auxiliary"))
     args = Namespace(model_path=str(tmp_path / "published.pt"), **flags)
     loaded, _ = load_trained_network(args)
     assert type(loaded) is network_class and not loaded.training
-    assert torch.equal(loaded.classifier.weight, network.classifier.weight)
+    assert loaded.classifier.weight.min() == 1
 
 
 def test_the_auxiliary_head_is_no_part_of_the_size():
