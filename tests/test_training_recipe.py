@@ -47,10 +47,7 @@ def run(script, *flags):
 def random_batches(count, size, classes):
     torch.manual_seed(1)
     return [
-        (
-            torch.randn(6, 3, size, size, dtype=torch.float64),
-            torch.randint(classes, (6,)),
-        )
+        (torch.randn(6, 3, size, size, dtype=torch.float64), torch.randint(classes, (6,)))
         for _ in range(count)
     ]
 
@@ -128,6 +125,8 @@ def test_training_is_that_of_a_plain_loop_over_the_same_batches(small_set, monke
         for images, labels in batches[epoch]:
             torch.manual_seed(next(seeds))
             optimizer.step(gradients_of(plain, images, labels, 0.4, 0.0), learning_rate)
+    first_images = [epoch[0][0] for epoch in batches]
+    assert not torch.equal(first_images[0], first_images[1])
     trained = record.forwards[0].network
     torch.testing.assert_close(trained.state_dict(), plain.state_dict(), rtol=1e-3, atol=1e-4)
 
@@ -176,6 +175,134 @@ def test_the_gradients_norm_is_clipped_over_all_parameters(small_set):
     assert min(unclipped) > 0.5
     assert norms("--epochs", 1, "--grad_clip", 0.5) == pytest.approx([0.5, 0.5], rel=1e-4)
     assert norms("--epochs", 1, "--grad_clip", 100)[0] == pytest.approx(unclipped[0])
+
+
+# Random numbers.
+
+
+def drop_path_seeds(rank, seed=0, epochs=(0, 1)):
+    """What each of two steps of each epoch draws its random numbers from."""
+    network = NetworkCIFAR(2, 3, 3, False, RelativeNAS)
+    batches = [(torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 2, 0]))] * 2
+    trainer = trainer_of(network, batches, seed=seed)
+    trainer.processes.rank = rank
+    with recorded() as record:
+        for epoch in epochs:
+            trainer.train_epoch(epoch, 0.1, EpochSoFar(CPU))
+    return [forward.seed for forward in record.forwards]
+
+
+def test_drop_path_differs_between_steps_epochs_processes_and_seeds_only():
+    seeds = [*drop_path_seeds(rank=0), *drop_path_seeds(rank=1), *drop_path_seeds(0, seed=1)]
+    assert len(set(seeds)) == 12
+    assert drop_path_seeds(rank=0) == seeds[:4]
+    assert drop_path_seeds(rank=0, epochs=[1]) == seeds[2:4]
+
+
+def test_an_epoch_taken_up_again_draws_the_numbers_of_its_place():
+    network = NetworkCIFAR(2, 3, 3, False, RelativeNAS)
+    batches = [(torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 2, 0]))] * 2
+    so_far = EpochSoFar(CPU)
+    so_far.step = 1
+    with recorded() as record:
+        trainer_of(network, batches).train_epoch(0, 0.1, so_far)
+    assert [forward.seed for forward in record.forwards] == drop_path_seeds(rank=0)[1:2]
+
+
+@pytest.mark.parametrize("script", [train, train_imagenet])
+def test_the_initial_weights_depend_on_the_seed_alone(script, small_set, small_imagenet):
+    flags = small_set if script is train else small_imagenet
+
+    def first_logits(seed):
+        torch.rand(3)  # what was drawn before must not matter
+        return run(script, *flags, "--epochs", 2, "--seed", seed).forwards[0].logits
+
+    once, again, other = map(first_logits, (0, 0, 1))
+    assert torch.equal(once, again)
+    assert not torch.equal(once, other)
+
+
+def whole_images(batches):
+    """Numbers that tell images apart, whether they are mirrored or not."""
+    return [round(image.double().sum().item(), 3) for images, _ in batches for image in images]
+
+
+def data_of(rank, size, small_set, monkeypatch, *flags):
+    """The `Data` of one of several processes; images of 4 pixels are not cropped."""
+    processes = Processes(CPU)
+    processes.rank, processes.size = rank, size
+    passed = []
+    monkeypatch.setattr(train, "fit", lambda *arguments, **_: passed.append(arguments[4]))
+    args = train.parse_arguments([*small_set, "--image_size", "4", *flags])
+    train.train(args, None, processes)
+    return passed[0]
+
+
+def test_every_epoch_and_seed_has_its_own_order(small_set, monkeypatch):
+    data = data_of(0, 1, small_set, monkeypatch)
+    first, again, second = (whole_images(data.training_batches(e, 0)) for e in (0, 0, 1))
+    assert first == again
+    assert first != second and sorted(first) == sorted(second)
+    other = data_of(0, 1, small_set, monkeypatch, "--seed", "1")
+    assert whole_images(other.training_batches(0, 0)) != first
+    assert whole_images(data.training_batches(0, 1)) == first[12:]
+
+
+def test_processes_share_out_the_images_of_each_batch(small_set, monkeypatch):
+    alone = data_of(0, 1, small_set, monkeypatch)
+    parts = [data_of(rank, 2, small_set, monkeypatch) for rank in range(2)]
+    assert [part.steps for part in parts] == [alone.steps] * 2
+    for training in (True, False):
+        everything, *shares = [
+            whole_images(data.training_batches(0, 0) if training else data.validation_batches())
+            for data in (alone, *parts)
+        ]
+        assert [len(share) for share in shares] == [12, 12]
+        assert sorted(shares[0] + shares[1]) == sorted(everything)
+
+
+def test_validation_is_on_the_test_images(small_set, monkeypatch):
+    data = data_of(0, 1, small_set, monkeypatch)
+    validated = whole_images(data.validation_batches())
+    assert len(set(validated)) == 24
+    assert not set(validated) & set(whole_images(data.training_batches(0, 0)))
+
+
+@pytest.mark.parametrize(
+    ("flags", "side"), [(["--cutout"], 4), (["--cutout", "--cutout_length", "2"], 2), ([], 0)]
+)
+def test_cutout_is_half_of_the_image_unless_said_otherwise(flags, side, small_set, monkeypatch):
+    data = data_of(0, 1, small_set, monkeypatch, "--image_size", "8", *flags)
+    zeros = [
+        int((image == 0).all(dim=0).sum())
+        for images, _ in data.training_batches(0, 0)
+        for image in images
+    ]
+    assert max(zeros) == side**2  # fewer where the square reaches beyond the border
+    assert not any((images == 0).all(dim=1).any() for images, _ in data.validation_batches())
+
+
+def test_imagenet_epochs_and_processes_differ(small_imagenet, monkeypatch):
+    passed = []
+    monkeypatch.setattr(train_imagenet, "fit", lambda *arguments, **_: passed.append(arguments[4]))
+    args = train_imagenet.parse_arguments(small_imagenet)
+    for rank, size in ((0, 1), (0, 2), (1, 2)):
+        processes = Processes(CPU)
+        processes.rank, processes.size = rank, size
+        train_imagenet.train(args, None, processes)
+    alone, *parts = passed
+
+    def images(data, epoch, first_step=0):
+        batches = data.training_batches(epoch, first_step)
+        return [image for images, _ in batches for image in images.flatten(1).tolist()]
+
+    assert images(alone, 0) == images(alone, 0)
+    assert images(alone, 0, 1) == images(alone, 0)[8:]
+    assert not any(image in images(alone, 1) for image in images(alone, 0))
+    shares = [images(part, 0) for part in parts]
+    assert sorted(shares[0] + shares[1]) == sorted(images(alone, 0))
+    validation = [[len(images) for images, _ in data.validation_batches()] for data in passed]
+    assert validation == [[8], [4], [4]]
 
 
 # The published recipe is what the scripts do without flags.
@@ -265,130 +392,3 @@ def test_convolutions_run_in_the_precision_asked_for(precision, small_set, small
         )
         weights = record.forwards[0].network.parameters()
         assert {parameter.dtype for parameter in weights} == {torch.float32}
-
-
-# Random numbers.
-
-
-def drop_path_seeds(rank, seed=0, epochs=(0, 1)):
-    """What each of two steps of each epoch draws its random numbers from."""
-    network = NetworkCIFAR(2, 3, 3, False, RelativeNAS)
-    batches = [(torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 2, 0]))] * 2
-    trainer = trainer_of(network, batches, seed=seed)
-    trainer.processes.rank = rank
-    with recorded() as record:
-        for epoch in epochs:
-            trainer.train_epoch(epoch, 0.1, EpochSoFar(CPU))
-    return [forward.seed for forward in record.forwards]
-
-
-def test_drop_path_differs_between_steps_epochs_processes_and_seeds_only():
-    seeds = [*drop_path_seeds(rank=0), *drop_path_seeds(rank=1), *drop_path_seeds(0, seed=1)]
-    assert len(set(seeds)) == 12
-    assert drop_path_seeds(rank=0) == seeds[:4]
-    assert drop_path_seeds(rank=0, epochs=[1]) == seeds[2:4]
-
-
-def test_an_epoch_taken_up_again_draws_the_numbers_of_its_place():
-    network = NetworkCIFAR(2, 3, 3, False, RelativeNAS)
-    batches = [(torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 2, 0]))] * 2
-    so_far = EpochSoFar(CPU)
-    so_far.step = 1
-    with recorded() as record:
-        trainer_of(network, batches).train_epoch(0, 0.1, so_far)
-    assert [forward.seed for forward in record.forwards] == drop_path_seeds(rank=0)[1:2]
-
-
-@pytest.mark.parametrize("script", [train, train_imagenet])
-def test_the_initial_weights_depend_on_the_seed_alone(script, small_set, small_imagenet):
-    flags = small_set if script is train else small_imagenet
-
-    def first_logits(seed):
-        torch.rand(3)  # what was drawn before must not matter
-        return run(script, *flags, "--epochs", 2, "--seed", seed).forwards[0].logits
-
-    assert torch.equal(first_logits(0), first_logits(0))
-    assert not torch.equal(first_logits(0), first_logits(1))
-
-
-def whole_images(batches):
-    """Numbers that tell images apart, whether they are mirrored or not."""
-    return [round(image.double().sum().item(), 3) for images, _ in batches for image in images]
-
-
-def data_of(rank, size, small_set, monkeypatch, *flags):
-    """The `Data` of one of several processes; images of 4 pixels are not cropped."""
-    true_processes = Processes(CPU)
-    true_processes.rank, true_processes.size = rank, size
-    passed = []
-    monkeypatch.setattr(train, "fit", lambda *arguments, **_: passed.append(arguments[4]))
-    args = train.parse_arguments([*small_set, "--image_size", "4", *flags])
-    train.train(args, None, true_processes)
-    return passed[0]
-
-
-def test_every_epoch_and_seed_has_its_own_order(small_set, monkeypatch):
-    data = data_of(0, 1, small_set, monkeypatch)
-    first, again, second = (whole_images(data.training_batches(e, 0)) for e in (0, 0, 1))
-    assert first == again
-    assert first != second and sorted(first) == sorted(second)
-    other = data_of(0, 1, small_set, monkeypatch, "--seed", "1")
-    assert whole_images(other.training_batches(0, 0)) != first
-    assert whole_images(data.training_batches(0, 1)) == first[12:]
-
-
-def test_processes_share_out_the_images_of_each_batch(small_set, monkeypatch):
-    alone = data_of(0, 1, small_set, monkeypatch)
-    parts = [data_of(rank, 2, small_set, monkeypatch) for rank in range(2)]
-    assert [part.steps for part in parts] == [alone.steps] * 2
-    for batches in (
-        lambda data: data.training_batches(0, 0),
-        lambda data: data.validation_batches(),
-    ):
-        shares = [whole_images(batches(part)) for part in parts]
-        assert [len(share) for share in shares] == [12, 12]
-        assert sorted(shares[0] + shares[1]) == sorted(whole_images(batches(alone)))
-
-
-def test_validation_is_on_the_test_images(small_set, monkeypatch):
-    data = data_of(0, 1, small_set, monkeypatch)
-    validated = whole_images(data.validation_batches())
-    assert len(set(validated)) == 24
-    assert not set(validated) & set(whole_images(data.training_batches(0, 0)))
-
-
-@pytest.mark.parametrize(
-    ("flags", "side"), [(["--cutout"], 4), (["--cutout", "--cutout_length", "2"], 2), ([], 0)]
-)
-def test_cutout_is_half_of_the_image_unless_said_otherwise(flags, side, small_set, monkeypatch):
-    data = data_of(0, 1, small_set, monkeypatch, "--image_size", "8", *flags)
-    zeros = [
-        int((image == 0).all(dim=0).sum())
-        for images, _ in data.training_batches(0, 0)
-        for image in images
-    ]
-    assert max(zeros) == side**2  # fewer where the square reaches beyond the border
-    assert not any((images == 0).all(dim=1).any() for images, _ in data.validation_batches())
-
-
-def test_imagenet_epochs_and_processes_differ(small_imagenet, monkeypatch):
-    passed = []
-    monkeypatch.setattr(train_imagenet, "fit", lambda *arguments, **_: passed.append(arguments[4]))
-    args = train_imagenet.parse_arguments(small_imagenet)
-    for rank, size in ((0, 1), (0, 2), (1, 2)):
-        processes = Processes(CPU)
-        processes.rank, processes.size = rank, size
-        train_imagenet.train(args, None, processes)
-    alone, *parts = passed
-
-    def images(data, epoch, first_step=0):
-        batches = data.training_batches(epoch, first_step)
-        return [image for images, _ in batches for image in images.flatten(1).tolist()]
-
-    assert images(alone, 0) == images(alone, 0)
-    assert images(alone, 0, 1) == images(alone, 0)[8:]
-    assert not any(image in images(alone, 1) for image in images(alone, 0))
-    shares = [images(part, 0) for part in parts]
-    assert sorted(shares[0] + shares[1]) == sorted(images(alone, 0))
-    validation = [[len(images) for images, _ in data.validation_batches()] for data in passed]
-    assert validation == [[8], [4], [4]]
