@@ -920,13 +920,6 @@ TRAINING = [
         "the largest of the processes' results and not their sum",
     ),
     Mutant(
-        "distributed.py",
-        "shares[i % self.size][i // self.size]",
-        "shares[i // self.size][i % self.size]",
-        "test_search_processes",
-        "shared-out work in another order",
-    ),
-    Mutant(
         "seeds.py",
         "(len(place), *place)",
         "(len(place), *place[:-1])",
