@@ -10,7 +10,7 @@ from recording import recorded
 from torch import nn
 
 import engine
-import test as test_script
+from dataset.image_set import load_image_set
 from distributed import Processes
 from engine import evaluate
 from genotypes import RelativeNAS
@@ -143,6 +143,13 @@ def write_checkpoint(path, network, kind, **fields):
     torch.save({**description, **STATISTICS, "state_dict": network.state_dict(), **fields}, path)
 
 
+def normalized_images(data):
+    """All test images, normalised with what the checkpoint says of those it was trained on."""
+    images = load_image_set("folder", str(data), "test", 16).images
+    mean, std = (torch.tensor(STATISTICS[name]).view(1, 3, 1, 1) for name in ("mean", "std"))
+    return (images / 255 - mean) / std
+
+
 def plain_logits(network, record):
     """What `network` in eval mode makes of the images that were evaluated, all at once."""
     images = torch.cat([forward.images for forward in record.forwards])
@@ -174,11 +181,9 @@ def test_test_py_prints_a_count_by_hand(precision, dtype, tmp_path, monkeypatch,
         assert f"error rate      {100 - printed['top1']:.2f} %" in output
         assert f"top-1 accuracy  {printed['top1']:.2f} %" in output
         assert f"top-5 accuracy  {printed['top5']:.2f} %" in output
-    # Normalised with what the checkpoint says of the images that it was trained on.
-    test_set = test_script.load_image_set("folder", str(tmp_path / "data"), "test", 16)
-    mean, std = (torch.tensor(STATISTICS[name]).view(1, 3, 1, 1) for name in ("mean", "std"))
-    expected = (test_set.images / 255 - mean) / std
-    torch.testing.assert_close(torch.cat([f.images for f in evaluated]), expected)
+    torch.testing.assert_close(
+        torch.cat([forward.images for forward in evaluated]), normalized_images(tmp_path / "data")
+    )
 
 
 @pytest.mark.parametrize(
@@ -189,7 +194,9 @@ def test_test_imagenet_py_prints_a_count_by_hand(precision, dtype, tmp_path, mon
     classes = {name: 3 for name in "abcdefg"}
     write_image_folder(tmp_path / "data", {"train": classes, "val": classes}, size=16)
     network = NetworkImageNet(4, 7, 3, True, RelativeNAS)
-    write_checkpoint(tmp_path / "model.pt", network, "imagenet", image_size=16)
+    write_checkpoint(
+        tmp_path / "model.pt", network, "imagenet", image_size=16, validation_resize=16
+    )
     arguments = ["--model_path", tmp_path / "model.pt", "--data_path", tmp_path / "data"]
     arguments += ["--batch_size", "8", "--workers", "0", "--precision", precision]
     with recorded() as record:
@@ -199,6 +206,10 @@ def test_test_imagenet_py_prints_a_count_by_hand(precision, dtype, tmp_path, mon
     assert [len(forward.images) for forward in record.forwards] == [8, 8, 5]
     assert [forward.dtypes for forward in record.forwards] == [{dtype}] * 3
     assert [forward.training for forward in record.forwards] == [{False}] * 3
+    torch.testing.assert_close(
+        torch.cat([forward.images for forward in record.forwards]),
+        normalized_images(tmp_path / "data"),
+    )
     if precision == "fp32":
         logits = plain_logits(network, record)
         printed, _ = counted_by_hand([(logits, torch.arange(7).repeat_interleave(3))])
