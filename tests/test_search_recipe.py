@@ -57,12 +57,16 @@ def instant_search(*flags):
     image_set = ImageSet(images, torch.arange(1000), 10)
     trainers = []
 
+    def load(name, data, split, image_size):
+        assert (name, split) == ("cifar10", "train")  # never the test images
+        return image_set
+
     def make(*arguments):
         trainers.append(InstantTrainer(*arguments))
         return trainers[0]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_search, "load_image_set", lambda *_: image_set)
+        patch.setattr(train_search, "load_image_set", load)
         patch.setattr(train_search, "CandidateTrainer", make)
         args = train_search.parse_arguments(["--device", "cpu", *flags])
         train_search.search(args, None, Processes(CPU))
