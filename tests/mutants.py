@@ -204,14 +204,14 @@ SEARCH = [
         "candidate.py",
         "        if not all_finite(tensors.values()):\n            loss = math.nan\n",
         "",
-        "test_candidate",
+        "test_numbers",
         "weights that are not finite pass if the loss is",
     ),
     Mutant(
         "candidate.py",
         "        if math.isfinite(loss):\n            learned",
         "        if True:\n            learned",
-        "test_candidate",
+        "test_model_search",
         "weights of a loss that is not finite are kept",
     ),
     Mutant(
@@ -232,7 +232,7 @@ SEARCH = [
         "candidate.py",
         "training_steps(len(self.train_set), self.batch_size)",
         "len(self.train_set) // self.batch_size",
-        "test_candidate",
+        "test_search_recipe",
         "a smaller last batch not counted",
     ),
     Mutant(

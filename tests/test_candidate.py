@@ -1,5 +1,7 @@
 """A candidate's turn: what reaches its optimizer, its network and its batches, and by hand."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -83,6 +85,7 @@ def test_a_turn_is_three_steps_of_sgd_and_a_validation_by_hand():
         outcome = trainer.take_turn(RelativeNAS, recipe, seed=9)
     assert any(step.norm == pytest.approx(1.0) for step in log.steps)  # the clip was needed
 
+    network = copy.deepcopy(network)
     seen = [images for training, _, images in log.forwards if training]
     batches = [(x, torch.tensor(numbers(x)) % 3) for x in seen]
     train_by_hand(network, arch_info, batches, recipe, seed=9)
