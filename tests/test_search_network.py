@@ -1,0 +1,116 @@
+"""The supernet by hand: which operations a genotype means, strides, sizes, and drop path."""
+
+import pytest
+import torch
+
+from genotypes import PRIMITIVES, RelativeNAS
+from model_search import SearchCell, Supernet, operation_index
+from operations import drop_path
+
+PROBABILITY = 0.25
+
+
+def test_the_published_cells_operations_have_these_numbers():
+    # Seven to an edge, the edges of a node in their inputs' order, node after node.
+    normal = [3, 13, 24, 24, 45, 46, 65, 66]
+    reduction = [8, 7, 27, 21, 57, 44, 90, 73]
+    arch_info = Supernet(2, 10, 8).arch_info(RelativeNAS)
+    assert arch_info == [reduction if cell in (2, 5) else normal for cell in range(8)]
+
+
+@pytest.mark.parametrize("layers", [3, 5, 8])
+def test_reduction_cells_halve_the_size_and_double_the_channels(layers):
+    network = Supernet(2, 10, layers).eval()
+    shapes = []
+    for cell in network.cells:
+        cell.register_forward_hook(lambda _, __, output: shapes.append(tuple(output.shape[1:])))
+    network(torch.randn(1, 3, 16, 16), network.arch_info(RelativeNAS))
+    expected, channels, size = [], 8, 16
+    for index in range(layers):
+        if index in (layers // 3, 2 * layers // 3):
+            channels, size = 2 * channels, size // 2
+        expected.append((channels, size, size))
+    assert shapes == expected
+    assert network.stem[0].out_channels == 6
+
+
+def test_in_reduction_cells_only_operations_on_the_cells_inputs_have_a_stride():
+    cell = SearchCell(2, 2, 2, reduction=True, reduction_prev=False)
+    image = torch.randn(1, 2, 8, 8)
+    for node in range(4):
+        for source in range(node + 2):
+            for name in PRIMITIVES:
+                operation = cell._ops[operation_index(node, source, name)]
+                assert operation(image).shape[2:] == ((4, 4) if source < 2 else (8, 8))
+
+
+def make_cell(primitive, reduction=False):
+    """A cell and its inputs; every node takes `primitive` from both of the cell's inputs."""
+    torch.manual_seed(0)
+    cell = SearchCell(4, 4, 4, reduction, reduction_prev=False)
+    active = [operation_index(node, source, primitive) for node in range(4) for source in (0, 1)]
+    return cell, torch.randn(64, 4, 6, 6), torch.randn(64, 4, 6, 6), active
+
+
+def test_drop_path_zeroes_an_operations_output_for_whole_samples_and_scales_the_others():
+    cell, s0, s1, active = make_cell("avg_pool_3x3")
+    with torch.no_grad():
+        output = cell(s0, s1, active, PROBABILITY, False)
+        pool = torch.nn.AvgPool2d(3, 1, 1, count_include_pad=False)
+        terms = pool(cell.preprocess0(s0)), pool(cell.preprocess1(s1))
+    kept = {True: 1 / (1 - PROBABILITY), False: 0.0}
+    counts = {}
+    for node in range(4):
+        for sample in range(64):
+            actual = output[sample, 4 * node : 4 * (node + 1)]
+            matches = [
+                (a, b)
+                for a in (True, False)
+                for b in (True, False)
+                if torch.allclose(
+                    actual, kept[a] * terms[0][sample] + kept[b] * terms[1][sample], atol=1e-5
+                )
+            ]
+            assert len(matches) == 1
+            counts[matches[0]] = counts.get(matches[0], 0) + 1
+    # Of 256: 144 keep both, 48 the first, 48 the second and 16 neither, on average.
+    assert 120 < counts[True, True] < 170
+    assert 25 < counts[True, False] < 75 and 25 < counts[False, True] < 75
+    assert 4 < counts[False, False] < 32
+
+
+@pytest.mark.parametrize("primitive", PRIMITIVES)
+@pytest.mark.parametrize("reduction", [False, True])
+def test_drop_path_spares_skip_connections_that_change_nothing(primitive, reduction):
+    cell, s0, s1, active = make_cell(primitive, reduction)
+    with torch.no_grad():
+        plain, dropped = (cell(s0, s1, active, p, False) for p in (0.0, 0.5))
+    is_spared = primitive == "skip_connect" and not reduction
+    assert torch.equal(plain, dropped) == is_spared
+
+
+def test_nothing_is_dropped_in_eval_mode():
+    cell, s0, s1, active = make_cell("max_pool_3x3")
+    cell.eval()
+    with torch.no_grad():
+        assert torch.equal(*(cell(s0, s1, active, p, False) for p in (0.0, 0.5)))
+
+
+def test_drop_path_keeps_the_mean():
+    torch.manual_seed(0)
+    dropped = drop_path(torch.ones(4000, 2, 3, 3), PROBABILITY)
+    samples = dropped.flatten(1)
+    assert torch.equal(samples.amin(dim=1), samples.amax(dim=1))
+    assert {round(value, 5) for value in samples.unique().tolist()} == {0.0, round(4 / 3, 5)}
+    assert dropped.mean().item() == pytest.approx(1.0, abs=0.02)
+
+
+def test_every_cells_drop_path_has_the_networks_probability():
+    network = Supernet(2, 10, 3)
+    seen = []
+    for cell in network.cells:
+        cell.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[3]))
+    network(torch.randn(2, 3, 8, 8), network.arch_info(RelativeNAS))
+    network.drop_path_prob = 0.3
+    network(torch.randn(2, 3, 8, 8), network.arch_info(RelativeNAS))
+    assert seen == [0.0] * 3 + [0.3] * 3

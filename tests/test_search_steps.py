@@ -1,0 +1,163 @@
+"""A small search of real candidates: optimizer, batches, weight set, results, going on."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import assert_same_tensors, call_script, history_without_seconds, only_folder
+from watching import numbered_images, numbers_in, watched
+
+import train_search
+from candidate import CandidateTrainer
+from dataset.image_set import ImageSet
+from genotypes import DARTS_V1, DARTS_V2, AmoebaNet, Genotype, NASNet
+from model_search import Supernet
+from run_folder import RunFolder
+
+# Of CIFAR-10's third channel, by which the images are told apart.
+MEAN, STD = 0.44653124, 0.26158768
+
+
+class WatchedTrainer(CandidateTrainer):
+    """Keeps of each turn what the weight set was before it, what was asked, and the outcome."""
+
+    turns: list
+    stop_at: int
+
+    def take_turn(self, genotype, recipe, seed):
+        if len(self.turns) == self.stop_at:
+            raise KeyboardInterrupt
+        before = {name: tensor.clone() for name, tensor in self.supernet.state_dict().items()}
+        with watched(self.supernet) as log:
+            outcome = super().take_turn(genotype, recipe, seed)
+        self.turns.append(SimpleNamespace(before=before, seed=seed, outcome=outcome, log=log))
+        return outcome
+
+
+FLAGS = [
+    "--device", "cpu", "--layers", "3", "--init_channels", "2", "--batch_size", "8",
+    "--pop_size", "4", "--epochs", "2", "--learning_rate", "0.05", "--learning_rate_min", "0.01",
+    "--momentum", "0.8", "--weight_decay", "0.002", "--grad_clip", "0.5",
+    "--drop_path_prob", "0.6", "--seed", "5", "--no-cutout",
+]  # fmt: skip
+
+
+def watched_search(flags, stop_at=-1):
+    """A search on 40 images; returns its turns."""
+    image_set = ImageSet(numbered_images(40), torch.arange(40) % 3, 3)
+    turns = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WatchedTrainer, "turns", turns, raising=False)
+        patch.setattr(WatchedTrainer, "stop_at", stop_at, raising=False)
+        patch.setattr(train_search, "load_image_set", lambda *_: image_set)
+        patch.setattr(train_search, "CandidateTrainer", WatchedTrainer)
+        status = call_script("train_search", flags, patch)
+    assert status == (130 if len(turns) == stop_at else 0)
+    return turns
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """The turns of a small search, and its folder."""
+    parent = tmp_path_factory.mktemp("search")
+    turns = watched_search([*FLAGS, "--save", parent / "EXP"])
+    return SimpleNamespace(turns=turns, folder=only_folder(parent))
+
+
+def test_optimizer_and_drop_path_follow_the_generations(small):
+    assert len(small.turns) == 8
+    for number, turn in enumerate(small.turns):
+        generation = number // 4
+        assert len(turn.log.steps) == 3  # 20 images: 8, 8, 4
+        for step in turn.log.steps:
+            # 0.01 + 0.04·(1 + cos(π·g/2))/2
+            assert step.lr == pytest.approx((0.05, 0.03)[generation])
+            assert (step.momentum, step.weight_decay) == (0.8, 0.002)
+            assert step.norm <= 0.5001
+        dropped = {drop_path_prob for training, drop_path_prob, _ in turn.log.forwards if training}
+        assert dropped == {(0.0, 0.3)[generation]}
+        assert turn.log.dtypes == {torch.float32}
+
+
+def test_both_of_a_pair_see_the_same_batches_and_every_pair_others(small):
+    orders = []
+    for turn in small.turns:
+        seen = torch.cat([images for _, _, images in turn.log.forwards])
+        orders.append(numbers_in(seen, MEAN, STD))
+    assert orders[::2] == orders[1::2]
+    assert len({tuple(order) for order in orders}) == 4
+    for order in orders:
+        assert sorted(order) == list(range(40))
+        assert sorted(order[:20]) == sorted(orders[0][:20])
+        assert order[20:] == orders[0][20:]
+
+
+def test_the_weight_set_takes_over_what_each_pair_learned(small):
+    expected = small.turns[0].before
+    for first, second in zip(small.turns[::2], small.turns[1::2], strict=True):
+        assert_same_tensors(first.before, expected)
+        assert_same_tensors(second.before, expected)  # both start from the same
+        turns = sorted((first, second), key=lambda turn: turn.outcome.loss)
+        fast, slow = (turn.outcome.weights for turn in turns)
+        expected = {**expected, **slow, **fast}
+        assert slow.keys() - fast.keys()
+        assert any(not torch.equal(slow[name], fast[name]) for name in slow.keys() & fast.keys())
+    saved = torch.load(small.folder / "weight_set.pt")["state_dict"]
+    assert_same_tensors(saved, expected)
+
+
+def test_the_final_population_is_validated_with_the_final_weights(small):
+    network = Supernet(2, 3, 3).eval()
+    network.load_state_dict(torch.load(small.folder / "weight_set.pt")["state_dict"])
+    images = torch.cat([images for training, _, images in small.turns[0].log.forwards[3:]])
+    labels = torch.tensor(numbers_in(images, MEAN, STD)) % 3
+    population = json.loads((small.folder / "population.json").read_text())
+    assert len(population) == 4
+    for member in population:
+        logits = network(images, network.arch_info(Genotype(**member["genotype"])))
+        assert member["loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-4)
+        correct = (logits.argmax(dim=1) == labels).sum().item()
+        assert member["accuracy"] == pytest.approx(100 * correct / 20)
+
+
+def test_history_tells_the_outcomes_and_who_was_slow(small):
+    records = history_without_seconds(small.folder)
+    for number, record in enumerate(records):
+        outcomes = [turn.outcome for turn in small.turns[2 * number : 2 * number + 2]]
+        assert (record["generation"], record["pair"]) == divmod(number, 2)
+        losses = [outcome.loss for outcome in outcomes]
+        assert record["losses"] == losses
+        assert record["accuracies"] == [outcome.accuracy for outcome in outcomes]
+        assert record["slow"] == record["members"][losses.index(max(losses))]
+
+
+def test_a_search_goes_on_in_the_middle_of_a_generation_as_if_nothing_had_happened(small, tmp_path):
+    turns = watched_search([*FLAGS, "--save", tmp_path / "EXP"], stop_at=7)
+    assert len(turns) == 7
+    folder = only_folder(tmp_path)
+    rest = watched_search(["--resume", folder])
+    assert [turn.seed for turn in rest] == [turn.seed for turn in small.turns[6:]]
+    for turn, expected in zip(rest, small.turns[6:], strict=True):
+        assert_same_tensors(turn.before, expected.before)
+        assert turn.outcome.genotype == expected.outcome.genotype
+        assert turn.outcome.loss == expected.outcome.loss
+    assert history_without_seconds(folder) == history_without_seconds(small.folder)
+    for name in ("population.json", "genotype.json"):
+        assert (folder / name).read_text() == (small.folder / name).read_text()
+
+
+def test_the_best_is_the_one_with_the_lowest_loss(tmp_path):
+    genotypes = [DARTS_V1, NASNet, DARTS_V2, AmoebaNet]
+    losses, accuracies = (None, 0.7, 0.5, 0.6), (99.0, 80.0, 10.0, 90.0)
+    population = [
+        {"genotype": genotype._asdict(), "vector": [], "loss": loss, "accuracy": accuracy}
+        for genotype, loss, accuracy in zip(genotypes, losses, accuracies, strict=True)
+    ]
+    run = RunFolder.create("search", str(tmp_path / "EXP"), {})
+    args = train_search.parse_arguments([])
+    train_search.write_results(args, run, population, {"weight": torch.zeros(1)})
+    run.close()
+    found = json.loads((run.path / "genotype.json").read_text())
+    assert found["normal"] == [list(pair) for pair in DARTS_V2.normal]
