@@ -17,12 +17,12 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor, nn
 
-from arguments import ArgumentParser, positive_int
-from checkpoint import save_checkpoint
 from dataset.pixel_statistics import PUBLISHED_STATISTICS, statistics_from_dict
-from errors import UserError, run_script
-from out_of_memory import memory_advice
-from trained_network import add_network_arguments, load_trained_network
+from runtime.arguments import ArgumentParser, positive_int
+from runtime.checkpoint import save_checkpoint
+from runtime.errors import UserError, run_script
+from runtime.out_of_memory import memory_advice
+from training.trained_network import add_network_arguments, load_trained_network
 
 PUBLISHED_IMAGE_SIZES = {"cifar": 32, "imagenet": 224}
 

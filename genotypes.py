@@ -10,9 +10,9 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from atomic_file import write_json
-from errors import UserError
-from untrusted import load_json
+from runtime.atomic_file import write_json
+from runtime.errors import UserError
+from runtime.untrusted import load_json
 
 PRIMITIVES = (
     "max_pool_3x3",

@@ -83,9 +83,9 @@ def _network(
 ) -> nn.Module:
     with _own_modules():
         from dataset.pixel_statistics import PUBLISHED_STATISTICS, statistics_from_dict
-        from errors import UserError
         from genotypes import resolve_genotype
-        from trained_network import (
+        from runtime.errors import UserError
+        from training.trained_network import (
             PUBLISHED_SIZES,
             build_network,
             check_description,
@@ -142,7 +142,8 @@ def _own_modules() -> collections.abc.Iterator[None]:
     Their own names (model, utils, test, ...) are common: a module of the caller's must neither be
     taken for ours, nor be replaced by ours after this.
     """
-    own = {path.stem for path in _ROOT.glob("*.py")} | {"dataset"}
+    files = [*_ROOT.glob("*.py"), *_ROOT.glob("*/__init__.py")]
+    own = {path.stem if path.parent == _ROOT else path.parent.name for path in files}
     theirs = _take_out(own)
     loaded_before = [name for name in sys.modules if name.startswith(_PREFIX)]
     sys.modules.update({name.removeprefix(_PREFIX): sys.modules[name] for name in loaded_before})

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from genotypes import PRIMITIVES, Genotype
-from memory import recomputed
 from operations import OPERATIONS, FactorizedReduce, ReLUConvBN, drop_path
 from slow_fast_learning import NODES
+from speed.memory import recomputed
 
 ArchInfo = list[list[int]]
 """Cell by cell the indices of the active operations, two for each node, in the nodes' order."""

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from depthwise import DepthwiseConv2d
+from speed.depthwise import DepthwiseConv2d
 
 
 class ReLUConvBN(nn.Module):

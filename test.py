@@ -6,15 +6,15 @@ from pathlib import Path
 
 import torch
 
-from arguments import ArgumentParser, positive_int
+from dataset.image_arguments import add_device_arguments, add_set_arguments
 from dataset.image_set import evaluation_batches, image_statistics, load_image_set
 from dataset.pixel_statistics import PUBLISHED_STATISTICS, statistics_from_dict
-from distributed import Processes, launched, local_rank
-from engine import evaluate
-from errors import UserError, run_script
-from image_arguments import add_device_arguments, add_set_arguments
-from out_of_memory import memory_advice
-from trained_network import add_network_arguments, load_trained_network, print_size
+from runtime.arguments import ArgumentParser, positive_int
+from runtime.errors import UserError, run_script
+from runtime.out_of_memory import memory_advice
+from runtime.processes import Processes, launched, local_rank
+from training.loop import evaluate
+from training.trained_network import add_network_arguments, load_trained_network, print_size
 from utils import choose_device, choose_precision
 
 DIGITS_MODEL = Path(__file__).resolve().parent / "trained_model" / "digits_model.pt"

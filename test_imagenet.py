@@ -5,16 +5,16 @@ from argparse import Namespace
 
 import torch
 
-from arguments import ArgumentParser, positive_int
 from dataset.encoded_batches import evaluation_batches
 from dataset.encoded_images import open_images
+from dataset.imagenet_data import IMAGENET, add_data_arguments, check_data_path, plan_loading
 from dataset.pixel_statistics import statistics_from_dict
-from distributed import Processes, gpu_list, own_device
-from engine import evaluate, launch_if_several_gpus
-from errors import UserError, run_script
-from imagenet_data import IMAGENET, add_data_arguments, check_data_path, plan_loading
-from out_of_memory import memory_advice
-from trained_network import add_network_arguments, load_trained_network, print_size
+from runtime.arguments import ArgumentParser, positive_int
+from runtime.errors import UserError, run_script
+from runtime.out_of_memory import memory_advice
+from runtime.processes import Processes, gpu_list, own_device
+from training.loop import evaluate, launch_if_several_gpus
+from training.trained_network import add_network_arguments, load_trained_network, print_size
 from utils import choose_precision
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import torch
 
-from arguments import ArgumentParser
+from dataset.image_arguments import add_augmentation_arguments, add_set_arguments
 from dataset.image_set import (
     STATISTICS_FILE,
     evaluation_batches,
@@ -17,8 +17,12 @@ from dataset.image_set import (
     training_batches,
     training_steps,
 )
-from distributed import Processes
-from engine import (
+from runtime.arguments import ArgumentParser
+from runtime.errors import run_script
+from runtime.out_of_memory import memory_advice
+from runtime.processes import Processes
+from runtime.run_folder import RunFolder
+from training.loop import (
     Data,
     add_training_arguments,
     fit,
@@ -26,12 +30,8 @@ from engine import (
     run_genotype,
     run_training,
 )
-from errors import run_script
-from image_arguments import add_augmentation_arguments, add_set_arguments
-from out_of_memory import memory_advice
-from run_folder import RunFolder
-from seeds import derive_seed
-from trained_network import describe_network
+from training.trained_network import describe_network
+from utils import derive_seed
 
 
 def parse_arguments(argv: list[str] | None = None) -> Namespace:

@@ -3,12 +3,16 @@
 from argparse import Namespace
 from dataclasses import asdict
 
-from arguments import ArgumentParser, non_negative_float, non_negative_int, probability
 from dataset.encoded_batches import evaluation_batches, training_batches
 from dataset.encoded_images import check_same_labels, open_images
 from dataset.image_set import Statistics
-from distributed import Processes
-from engine import (
+from dataset.imagenet_data import IMAGENET, add_data_arguments, check_data_path, plan_loading
+from runtime.arguments import ArgumentParser, non_negative_float, non_negative_int, probability
+from runtime.errors import UserError, run_script
+from runtime.out_of_memory import memory_advice
+from runtime.processes import Processes
+from runtime.run_folder import RunFolder
+from training.loop import (
     Data,
     add_training_arguments,
     fit,
@@ -16,12 +20,8 @@ from engine import (
     run_genotype,
     run_training,
 )
-from errors import UserError, run_script
-from imagenet_data import IMAGENET, add_data_arguments, check_data_path, plan_loading
-from out_of_memory import memory_advice
-from run_folder import RunFolder
-from seeds import derive_seed
-from trained_network import describe_network
+from training.trained_network import describe_network
+from utils import derive_seed
 
 
 def learning_rate(

@@ -10,42 +10,39 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from arguments import (
-    ArgumentParser,
-    non_negative_float,
-    positive_int,
-    probability,
-    seed_number,
+from dataset.image_arguments import (
+    add_augmentation_arguments,
+    add_device_arguments,
+    add_set_arguments,
 )
-from atomic_file import write_json
-from candidate import CandidateTrainer, Outcome, SearchData, TrainingRecipe
-from checkpoint import checkpoint_files, save_checkpoint
-from cuda_graphs import CudaGraphs
 from dataset.image_set import (
     STATISTICS_FILE,
     image_statistics,
     load_image_set,
     set_augmentation,
 )
-from distributed import Processes, launched, local_rank
-from errors import UserError, run_script
 from genotypes import genotype_from_dict, save_genotype
-from image_arguments import (
-    add_augmentation_arguments,
-    add_device_arguments,
-    add_set_arguments,
-)
-from learners import LEARNERS
-from live_report import LiveReport
-from memory import keep_freed_memory
 from model_search import Supernet
-from out_of_memory import memory_advice
-from run_folder import FOLDER_FILES, RunFolder, parse_with_resume
-from run_history import GENOTYPE_FILE, POPULATION_FILE, REPORT_FILE
-from scalar_log import ScalarLog, add_tensorboard_argument
-from search_progress import CHECKPOINT_FILE, Pair, SearchProgress
-from seeds import derive_seed
-from session import run_session, script_command
+from report.history import GENOTYPE_FILE, POPULATION_FILE, REPORT_FILE
+from report.live import LiveReport
+from runtime.arguments import (
+    ArgumentParser,
+    non_negative_float,
+    positive_int,
+    probability,
+    seed_number,
+)
+from runtime.atomic_file import write_json
+from runtime.checkpoint import checkpoint_files, save_checkpoint
+from runtime.errors import UserError, run_script
+from runtime.out_of_memory import memory_advice
+from runtime.processes import Processes, launched, local_rank
+from runtime.run_folder import FOLDER_FILES, RunFolder, parse_with_resume
+from runtime.scalar_log import ScalarLog, add_tensorboard_argument
+from runtime.session import run_session, script_command
+from search.candidate import CandidateTrainer, Outcome, SearchData, TrainingRecipe
+from search.learners import LEARNERS
+from search.progress import CHECKPOINT_FILE, Pair, SearchProgress
 from slow_fast_learning import (
     Population,
     decode,
@@ -53,7 +50,9 @@ from slow_fast_learning import (
     slow_and_fast,
     update_weight_set,
 )
-from utils import choose_device, choose_precision
+from speed.cuda_graphs import CudaGraphs
+from speed.memory import keep_freed_memory
+from utils import choose_device, choose_precision, derive_seed
 
 OWN_FILES = (
     *FOLDER_FILES,

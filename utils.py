@@ -1,13 +1,13 @@
-"""Small things that several scripts need: devices, precision, meters, sizes."""
+"""Small things that all share: devices, precision, meters, sizes, seeds."""
 
 from collections.abc import Iterable
-from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from errors import UserError
+from runtime.errors import UserError
 
 
 def choose_device(device: str, gpu: int = 0) -> torch.device:
@@ -78,12 +78,6 @@ class Meter:
         }
 
 
-def as_typed(path: Path) -> str:
-    """`path` as one would type it: from the current folder on, if it is in there."""
-    here = Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
-
-
 def parameter_count(network: nn.Module) -> int:
     """Number of parameters, the auxiliary head left out."""
     return sum(
@@ -102,3 +96,20 @@ def multiply_adds(network: nn.Module, image_size: int) -> int:
         network.eval()(image)
     network.train(training)
     return counter.get_total_flops() // 2
+
+
+def derive_seed(*place: int) -> int:
+    """A 63-bit seed that is a fixed function of `place`, non-negative integers.
+
+    Every piece of work that draws random numbers gets a seed made from the run's seed and its
+    place in the run. So a resumed run repeats exactly what the interrupted one would have done,
+    and nothing about random generators has to be saved.
+    """
+    # The length, because SeedSequence takes (1,) and (1, 0) for the same.
+    high, low = np.random.SeedSequence((len(place), *place)).generate_state(2).tolist()
+    return (high << 32 | low) >> 1
+
+
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether no number in `tensors`, all on one device, is NaN or infinite. Waits for it."""
+    return bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())

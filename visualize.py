@@ -4,9 +4,9 @@ import os
 from argparse import Namespace
 from pathlib import Path
 
-from arguments import ArgumentParser
-from errors import run_script
 from genotypes import NAMED_GENOTYPES, resolve_genotype
+from runtime.arguments import ArgumentParser
+from runtime.errors import run_script
 
 
 def visualize(args: Namespace) -> Path:
@@ -16,9 +16,9 @@ def visualize(args: Namespace) -> Path:
         UserError: it cannot be read, or the file is there already or cannot be written.
     """
     # Imported here: --help needs no matplotlib, which takes a second to import.
-    from cell_drawing import draw_genotype
-    from figure_file import PICTURE_FORMATS, format_of_new_file, save_figure
-    from report import run_curves, write_report
+    from report.cell_drawing import draw_genotype
+    from report.figure_file import PICTURE_FORMATS, format_of_new_file, save_figure
+    from report.page import run_curves, write_report
 
     what = args.what
     is_run = what not in NAMED_GENOTYPES and os.path.isdir(what)

@@ -33,14 +33,14 @@ from torchvision import datasets, transforms
 from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms import v2
 
-from arguments import ArgumentParser, positive_int
 from dataset.decoding import CROP_ATTEMPTS, decode_part, random_crop_box, resize_part
 from dataset.encoded_batches import Loading, decoded_training_batches, training_batches
+from dataset.imagenet_data import IMAGENET
 from dataset.img2lmdb import write_lmdb
 from dataset.lmdb_set import LmdbImages
 from dataset.mk_img_list import write_lists
-from errors import run_script
-from imagenet_data import IMAGENET
+from runtime.arguments import ArgumentParser, positive_int
+from runtime.errors import run_script
 
 CROP_SCALE = (0.08, 1.0)
 

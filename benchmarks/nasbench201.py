@@ -28,12 +28,12 @@ if __name__ == "__main__":  # run as benchmarks/nasbench201.py: the root is not 
 
 import numpy as np
 
-from arguments import ArgumentParser, positive_int
-from atomic_file import write_json
-from errors import UserError, run_script
-from learners import LEARNERS
-from progress import progress_bar
-from run_folder import RunFolder
+from runtime.arguments import ArgumentParser, positive_int
+from runtime.atomic_file import write_json
+from runtime.errors import UserError, run_script
+from runtime.progress import progress_bar
+from runtime.run_folder import RunFolder
+from search.learners import LEARNERS
 from slow_fast_learning import choices, slow_and_fast
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")

@@ -35,28 +35,28 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
-from arguments import ArgumentParser, positive_int, seed_number
-from candidate import CandidateTrainer, SearchData, TrainingRecipe
-from cuda_graphs import CudaGraphs
+from dataset.image_arguments import add_device_arguments, add_set_arguments
 from dataset.image_set import (
     ImageSet,
     image_statistics,
     load_image_set,
     set_augmentation,
 )
-from depthwise import DepthwiseConv2d
-from errors import UserError, run_script
 from genotypes import Genotype
-from image_arguments import add_device_arguments, add_set_arguments
-from memory import (
+from model_search import Supernet
+from runtime.arguments import ArgumentParser, positive_int, seed_number
+from runtime.errors import UserError, run_script
+from search.candidate import CandidateTrainer, SearchData, TrainingRecipe
+from slow_fast_learning import SlowFastLearning, decode, search_bounds, update_weight_set
+from speed.cuda_graphs import CudaGraphs
+from speed.depthwise import DepthwiseConv2d
+from speed.memory import (
     M_MMAP_MAX,
     M_MMAP_THRESHOLD,
     M_TRIM_THRESHOLD,
     keep_freed_memory,
     set_allocator,
 )
-from model_search import Supernet
-from slow_fast_learning import SlowFastLearning, decode, search_bounds, update_weight_set
 from utils import choose_device, choose_precision
 
 PHASES = ("build", "train", "validate", "update")

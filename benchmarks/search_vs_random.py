@@ -16,19 +16,18 @@ if __name__ == "__main__":  # run as benchmarks/search_vs_random.py: the root is
 
 import numpy as np
 
-from arguments import ArgumentParser, non_negative_int, positive_int
-from atomic_file import write_json
-from checkpoint import load_checkpoint
 from dataset.image_set import SET_NAMES
-from errors import UserError, run_script
 from genotypes import save_genotype
-from learners import LEARNERS
-from progress import progress_bar
-from run_folder import RunFolder, parse_with_resume
-from seeds import derive_seed
+from runtime.arguments import ArgumentParser, non_negative_int, positive_int
+from runtime.atomic_file import write_json
+from runtime.checkpoint import load_checkpoint
+from runtime.errors import UserError, run_script
+from runtime.progress import progress_bar
+from runtime.run_folder import RunFolder, parse_with_resume
+from search.learners import LEARNERS
 from slow_fast_learning import decode, search_bounds
-from trained_network import build_network
-from utils import parameter_count
+from training.trained_network import build_network
+from utils import derive_seed, parameter_count
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -28,8 +28,8 @@ from dataset.decoding import (
 )
 from dataset.encoded_images import EncodedImages
 from dataset.image_set import Statistics
-from errors import UserError
-from seeds import derive_seed
+from runtime.errors import UserError
+from utils import derive_seed
 
 
 @dataclass(frozen=True)

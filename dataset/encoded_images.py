@@ -8,7 +8,7 @@ import numpy as np
 from dataset.image_folder import class_folders
 from dataset.image_list import class_labels, class_of, labels_of_keys, list_images
 from dataset.lmdb_set import LmdbImages, is_lmdb
-from errors import UserError
+from runtime.errors import UserError
 
 
 class FolderImages:

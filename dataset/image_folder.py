@@ -10,8 +10,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from dataset.decoding import UNREADABLE, decoding_pool, open_image, to_rgb
-from errors import UserError
-from progress import progress_bar
+from runtime.errors import UserError
+from runtime.progress import progress_bar
 
 TEST_FOLDERS = ("test", "val")
 """What the folder of the test split may be called, in the order of preference."""

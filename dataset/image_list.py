@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from atomic_file import write_whole_file
 from dataset.image_folder import class_folders
-from errors import UserError
-from progress import progress_bar
+from runtime.atomic_file import write_whole_file
+from runtime.errors import UserError
+from runtime.progress import progress_bar
 
 SPLITS = ("train", "val")
 

@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from atomic_file import write_json
 from dataset.augmentation import Augmentation, augment, normalize
 from dataset.image_folder import load_image_folder
 from dataset.pixel_statistics import PUBLISHED_STATISTICS, Statistics, statistics_from_dict
-from errors import UserError
-from seeds import derive_seed
-from untrusted import load_json
+from runtime.atomic_file import write_json
+from runtime.errors import UserError
+from runtime.untrusted import load_json
+from utils import derive_seed
 
 SET_NAMES = ("cifar10", "cifar100", "digits", "folder")
 

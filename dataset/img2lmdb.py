@@ -20,8 +20,6 @@ if __name__ == "__main__":  # run as dataset/img2lmdb.py: the root is not on the
 import lmdb
 from PIL import Image
 
-from arguments import ArgumentParser, positive_int
-from atomic_file import write_json
 from dataset.decoding import (
     UNREADABLE,
     check_image_size,
@@ -45,10 +43,12 @@ from dataset.lmdb_set import (
     keys_in,
     open_to_read,
 )
-from errors import UserError, run_script
-from out_of_memory import memory_advice
-from progress import progress_bar
-from untrusted import parse_json
+from runtime.arguments import ArgumentParser, positive_int
+from runtime.atomic_file import write_json
+from runtime.errors import UserError, run_script
+from runtime.out_of_memory import memory_advice
+from runtime.progress import progress_bar
+from runtime.untrusted import parse_json
 
 STATE_FILE = "img2lmdb.json"
 

@@ -12,7 +12,7 @@ import msgpack
 import numpy as np
 
 from dataset.image_list import labels_in, list_file, read_list
-from errors import UserError
+from runtime.errors import UserError
 
 LABEL = struct.Struct("<H")
 

@@ -7,7 +7,6 @@ from pathlib import Path
 if __name__ == "__main__":  # run as dataset/mk_img_list.py: the root is not on the path
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from arguments import ArgumentParser
 from dataset.image_list import (
     SPLITS,
     class_labels,
@@ -17,7 +16,8 @@ from dataset.image_list import (
     list_images,
     write_list,
 )
-from errors import UserError, run_script
+from runtime.arguments import ArgumentParser
+from runtime.errors import UserError, run_script
 
 
 def write_lists(args: Namespace) -> None:

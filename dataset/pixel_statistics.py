@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from untrusted import is_number
+from runtime.untrusted import is_number
 
 
 @dataclass(frozen=True)

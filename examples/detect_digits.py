@@ -22,14 +22,13 @@ from torchvision.models.detection.ssdlite import SSDLiteHead
 from torchvision.ops import box_iou
 from tqdm import tqdm
 
-from arguments import ArgumentParser, non_negative_float, positive_int, seed_number
-from backbone import Backbone
 from dataset.image_set import ImageSet, load_image_set
-from errors import run_script
 from genotypes import resolve_genotype
-from model import NetworkImageNet
-from progress import progress_bar
-from seeds import derive_seed
+from model import Backbone, NetworkImageNet
+from runtime.arguments import ArgumentParser, non_negative_float, positive_int, seed_number
+from runtime.errors import run_script
+from runtime.progress import progress_bar
+from utils import derive_seed
 
 CANVAS = 112
 """Height and width of the images, in pixels."""

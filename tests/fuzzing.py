@@ -26,12 +26,12 @@ import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from checkpoint_header import NotLoadableError, check_header
 from dataset.lmdb_set import decode_value, encode_value
-from errors import UserError
 from genotypes import PRIMITIVES, Genotype, NASNet, RelativeNAS, load_genotype
 from model import NetworkCIFAR
-from trained_network import describe_network, load_trained_network
+from runtime.checkpoint_header import NotLoadableError, check_header
+from runtime.errors import UserError
+from training.trained_network import describe_network, load_trained_network
 
 GIGABYTE = 1 << 30
 

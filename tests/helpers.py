@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from errors import run_script
+from runtime.errors import run_script
 
 ROOT = Path(__file__).parent.parent
 

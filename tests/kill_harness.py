@@ -22,11 +22,11 @@ from helpers import history_without_seconds
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils import tensorboard  # noqa: F401
 
-import report  # noqa: F401
 import train
 import train_imagenet
 import train_search
-from errors import run_script
+from report import page  # noqa: F401
+from runtime.errors import run_script
 
 FORK = multiprocessing.get_context("fork")
 

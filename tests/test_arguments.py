@@ -2,7 +2,7 @@
 
 import pytest
 
-from arguments import (
+from runtime.arguments import (
     ArgumentParser,
     non_negative_float,
     non_negative_int,
@@ -10,7 +10,7 @@ from arguments import (
     probability,
     seed_number,
 )
-from errors import UserError
+from runtime.errors import UserError
 
 
 @pytest.mark.parametrize(

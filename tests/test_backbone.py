@@ -16,11 +16,10 @@ from torchvision.models.segmentation.fcn import FCNHead
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from backbone import Backbone
 from dataset.image_set import load_image_set
 from examples import detect_digits
 from genotypes import DARTS_V2
-from model import NetworkImageNet
+from model import Backbone, NetworkImageNet
 
 
 def build(layers=5, auxiliary=True):

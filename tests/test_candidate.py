@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch import nn
 from watching import numbered_images, numbers_in, watched
 
-from candidate import CandidateTrainer, SearchData, TrainingRecipe
 from dataset.augmentation import Augmentation
 from dataset.image_set import ImageSet, Statistics
 from genotypes import DARTS_V2, RelativeNAS
 from model_search import Supernet
+from search.candidate import CandidateTrainer, SearchData, TrainingRecipe
 
 RECIPE = TrainingRecipe(
     learning_rate=0.1, momentum=0.9, weight_decay=3e-4, grad_clip=5.0, drop_path_prob=0.2

@@ -9,10 +9,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.path import Path
 from matplotlib.transforms import Bbox
 
-from cell_drawing import OPERATION_COLOURS, SHORT_LABELS, draw_genotype
-from cell_layout import lay_out_cell
-from figure_file import rendered
 from genotypes import MAX_NODES, NAMED_GENOTYPES, OPERATION_NAMES, Genotype
+from report.cell_drawing import OPERATION_COLOURS, SHORT_LABELS, draw_genotype
+from report.cell_layout import lay_out_cell
+from report.figure_file import rendered
 from slow_fast_learning import decode, search_bounds
 
 

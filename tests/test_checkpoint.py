@@ -8,10 +8,10 @@ import pytest
 import torch
 from kill_harness import same
 
-import checkpoint
-from checkpoint import load_checkpoint, load_newest_checkpoint, save_checkpoint
-from errors import UserError
-from interruption import Interrupted
+from runtime import checkpoint
+from runtime.checkpoint import load_checkpoint, load_newest_checkpoint, save_checkpoint
+from runtime.errors import UserError
+from runtime.interruption import Interrupted
 
 CONTENT = {
     "epoch": 3,

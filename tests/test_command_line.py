@@ -20,9 +20,9 @@ from helpers import (
     write_image_folder,
 )
 
-from errors import UserError
 from genotypes import DARTS_V1, RelativeNAS, save_genotype
 from model import NetworkCIFAR
+from runtime.errors import UserError
 from utils import clip_gradients
 
 SMALL = ["--set", "digits", "--layers", "3", "--init_channels", "2"]

@@ -4,8 +4,8 @@ import torch
 from helpers import TINY, assert_one_line, call_script
 from test_model_search import RECIPE, changed, make_supernet, make_trainer
 
-from cuda_graphs import WARM_UP_CALLS, ReplayedStep
 from genotypes import RelativeNAS
+from speed.cuda_graphs import WARM_UP_CALLS, ReplayedStep
 
 
 class StandIn:

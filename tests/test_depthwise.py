@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from depthwise import DepthwiseConv2d
+from speed.depthwise import DepthwiseConv2d
 
 GEOMETRIES = list(itertools.product((3, 5, 7), (1, 2), (1, 2)))
 

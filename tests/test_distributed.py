@@ -55,7 +55,7 @@ def test_imagenet_on_two_processes_stopped_and_resumed_with_two_or_one(
     whole = only_folder(tmp_path / "whole")
     stopped = tmp_path / "stopped"
     # As `--gpus 0,1` does.
-    launch = "import sys; from distributed import launch; sys.argv = sys.argv[1:]; launch(2)"
+    launch = "import sys; from runtime.processes import launch; sys.argv = sys.argv[1:]; launch(2)"
     command = [sys.executable, "-c", launch, "train_imagenet.py", *arguments, stopped / "EXP"]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     wait_until(lambda: list(stopped.glob("*/last.pt")), process)

@@ -8,7 +8,7 @@ from helpers import write_image_folder, write_lmdb_set
 from dataset.encoded_batches import Loading, evaluation_batches, training_batches
 from dataset.encoded_images import open_images
 from dataset.image_set import Statistics
-from errors import UserError
+from runtime.errors import UserError
 
 COUNT = {"train": {"a": 13, "b": 12}, "val": {"a": 4, "b": 3}}
 

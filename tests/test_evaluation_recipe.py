@@ -9,13 +9,13 @@ from helpers import call_script, only_folder, write_image_folder, write_small_se
 from recording import recorded
 from torch import nn
 
-import engine
 from dataset.image_set import load_image_set
-from distributed import Processes
-from engine import evaluate
 from genotypes import RelativeNAS
 from model import NetworkCIFAR, NetworkImageNet
-from trained_network import describe_network, load_trained_network
+from runtime.processes import Processes
+from training import loop
+from training.loop import evaluate
+from training.trained_network import describe_network, load_trained_network
 from utils import Meter, parameter_count
 
 CPU = torch.device("cpu")
@@ -120,8 +120,8 @@ def test_best_is_the_first_epoch_with_the_highest_validation_top1(tmp_path, monk
         loss, top1 = next(validations)
         return {"loss": loss, "top1": top1, "top5": 100.0, "count": 24}
 
-    monkeypatch.setattr(engine, "evaluate", validation)
-    monkeypatch.setattr(engine, "LiveReport", Mock())  # drawing takes longer than all the rest
+    monkeypatch.setattr(loop, "evaluate", validation)
+    monkeypatch.setattr(loop, "LiveReport", Mock())  # drawing takes longer than all the rest
     arguments = [*flags, "--epochs", "4", "--save", tmp_path / "runs" / "EXP"]
     assert call_script("train", arguments, monkeypatch) == 0
     folder = only_folder(tmp_path / "runs")

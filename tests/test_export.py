@@ -14,7 +14,7 @@ import export
 from dataset.pixel_statistics import PUBLISHED_STATISTICS
 from genotypes import RelativeNAS
 from model import NetworkCIFAR, NetworkImageNet
-from trained_network import NETWORKS, describe_network
+from training.trained_network import NETWORKS, describe_network
 
 MEAN, STD = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
 

@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from errors import UserError
 from genotypes import (
     DARTS_V2,
     NAMED_GENOTYPES,
@@ -14,6 +13,7 @@ from genotypes import (
     resolve_genotype,
     save_genotype,
 )
+from runtime.errors import UserError
 
 
 @pytest.mark.parametrize("name", NAMED_GENOTYPES)

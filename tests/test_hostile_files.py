@@ -24,12 +24,13 @@ from helpers import (
 )
 from PIL import Image
 
-from checkpoint import load_checkpoint
 from dataset.decoding import MAX_IMAGE_PIXELS, UNREADABLE, open_image
 from dataset.image_list import read_list
 from dataset.lmdb_set import decode_value
-from errors import UserError, run_script
 from genotypes import load_genotype
+from runtime import checkpoint_header
+from runtime.checkpoint import load_checkpoint
+from runtime.errors import UserError, run_script
 
 # Checkpoints.
 
@@ -131,7 +132,7 @@ def test_a_small_file_that_claims_much_is_refused(kind, tmp_path):
 
 
 def test_tensors_are_counted(tmp_path, monkeypatch):
-    monkeypatch.setattr("checkpoint_header.MAX_TENSORS", 5)
+    monkeypatch.setattr(checkpoint_header, "MAX_TENSORS", 5)
     torch.save({"a": [torch.zeros(1)] * 5}, tmp_path / "few.pt")
     load_checkpoint(tmp_path / "few.pt")
     torch.save({"a": [torch.zeros(1) for _ in range(6)]}, tmp_path / "many.pt")

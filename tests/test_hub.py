@@ -11,7 +11,7 @@ from helpers import ROOT
 
 from genotypes import DARTS_V2, RelativeNAS, save_genotype
 from model import NetworkCIFAR, NetworkImageNet
-from trained_network import describe_network
+from training.trained_network import describe_network
 
 PROGRAM = """
 import copy, io, json, sys

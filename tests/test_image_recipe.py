@@ -21,8 +21,8 @@ from dataset.image_list import class_labels
 from dataset.image_set import STATISTICS_FILE, load_image_set, training_steps
 from genotypes import RelativeNAS
 from model import NetworkCIFAR
-from seeds import derive_seed
-from trained_network import describe_network
+from training.trained_network import describe_network
+from utils import derive_seed
 
 CPU = torch.device("cpu")
 

@@ -16,7 +16,7 @@ from dataset.image_set import (
     set_augmentation,
     training_batches,
 )
-from errors import UserError
+from runtime.errors import UserError
 
 CPU = torch.device("cpu")
 

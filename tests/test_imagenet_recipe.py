@@ -21,8 +21,8 @@ import train_imagenet
 from dataset.encoded_images import open_images
 from genotypes import RelativeNAS
 from model import NetworkImageNet
-from seeds import derive_seed
-from trained_network import describe_network
+from training.trained_network import describe_network
+from utils import derive_seed
 
 CPU = torch.device("cpu")
 

@@ -72,8 +72,8 @@ def test_defaults_are_the_published_recipe():
 def test_labels_are_smoothed_in_both_heads(auxiliary, monkeypatch):
     from argparse import Namespace
 
-    from distributed import Processes
-    from engine import Trainer
+    from runtime.processes import Processes
+    from training.loop import Trainer
 
     losses = []
     true_cross_entropy = F.cross_entropy

@@ -25,9 +25,9 @@ from helpers import (
 )
 from kill_harness import FileWatch, Moment, Script, assert_same_run, at_step, resumable
 
-import engine
 import train
-from trained_network import DESCRIPTION, check_description
+from training import loop
+from training.trained_network import DESCRIPTION, check_description
 
 KILLS = 32
 """For each script, in the long test."""
@@ -228,14 +228,14 @@ def test_a_signal_while_it_loads_ends_at_once(case, parent):
 @pytest.mark.parametrize("case", ["train_imagenet"], indirect=True)
 def test_a_signal_while_it_validates(case, parent):
     def signalled_in_validation(rank):
-        evaluate = engine.evaluate
+        evaluate = loop.evaluate
 
         def signal_and_evaluate(*arguments):
             stop_group(signal.SIGTERM)
             return evaluate(*arguments)
 
         if rank == 1:
-            engine.evaluate = signal_and_evaluate
+            loop.evaluate = signal_and_evaluate
 
     script = case.start(parent, signalled_in_validation)
     assert script.wait() == [128 + signal.SIGTERM] * 2

@@ -8,8 +8,8 @@ import torch
 from helpers import TINY_SEARCH, call_script, only_folder
 from test_resume import history_without_seconds
 
-from learners import LEARNERS, ShuffledLearning
-from run_folder import read_settings
+from runtime.run_folder import read_settings
+from search.learners import LEARNERS, ShuffledLearning
 from slow_fast_learning import choices
 
 
@@ -102,7 +102,7 @@ def test_a_search_with_the_improved_learner_is_resumed_bit_for_bit(tmp_path, mon
 
 def stop_after(pairs, patch):
     """Let the search be interrupted after so many pairs, its checkpoint written."""
-    from search_progress import SearchProgress
+    from search.progress import SearchProgress
 
     record_pair = SearchProgress.record_pair
 

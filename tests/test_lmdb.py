@@ -33,7 +33,7 @@ from dataset import img2lmdb
 from dataset.encoded_images import check_same_labels, open_images
 from dataset.image_list import read_list, write_list
 from dataset.lmdb_set import decode_value, encode_value
-from errors import UserError
+from runtime.errors import UserError
 
 
 def contents(folder):

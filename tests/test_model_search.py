@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
-from candidate import CandidateTrainer, SearchData, TrainingRecipe
 from dataset.augmentation import Augmentation
 from dataset.image_set import ImageSet, Statistics
 from genotypes import DARTS_V2, PRIMITIVES, RelativeNAS
 from model import NetworkCIFAR
 from model_search import Supernet, operation_index
+from search.candidate import CandidateTrainer, SearchData, TrainingRecipe
 from slow_fast_learning import slow_and_fast, update_weight_set
 
 RECIPE = TrainingRecipe(

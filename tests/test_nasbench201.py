@@ -29,7 +29,7 @@ from benchmarks.nasbench201 import (
     slow_fast_learning,
     summary,
 )
-from errors import UserError
+from runtime.errors import UserError
 
 METHODS = {
     "random": random_search,

@@ -7,10 +7,11 @@ import pytest
 import torch
 from helpers import assert_one_line, call_script, only_folder, write_image_folder
 
-import candidate
-import engine
 import train
-from finite import FirstNonFinite, all_finite
+from search import candidate
+from training import loop
+from training.loop import FirstNonFinite
+from utils import all_finite
 
 CPU = torch.device("cpu")
 
@@ -97,7 +98,7 @@ def test_in_the_first_epoch_there_is_no_good_checkpoint(tiny, tmp_path, monkeypa
 def test_weights_ruined_by_the_last_step_are_not_saved(
     layer, expected, tiny, tmp_path, monkeypatch, capsys
 ):
-    true_step = engine.Trainer._step
+    true_step = loop.Trainer._step
     steps = 0
 
     def ruining(self, images, labels):
@@ -109,7 +110,7 @@ def test_weights_ruined_by_the_last_step_are_not_saved(
                 self.network.get_submodule(layer).bias[0] = math.nan
         return result
 
-    monkeypatch.setattr(engine.Trainer, "_step", ruining)
+    monkeypatch.setattr(loop.Trainer, "_step", ruining)
     status = call_script("train", [*tiny, "--epochs", "3", "--save", tmp_path / "EXP"], monkeypatch)
     folder = only_folder(tmp_path)
     assert_one_line(status, capsys, expected, "epoch 2", f"{folder}/last.pt, of epoch 1")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers import assert_one_line, call_script, start_script, write_image_folder
 
-from out_of_memory import is_out_of_memory, memory_advice
+from runtime.out_of_memory import is_out_of_memory, memory_advice
 
 GIGABYTE = 1 << 30
 

@@ -18,13 +18,13 @@ from helpers import (
 )
 from test_visualize import assert_is_picture
 
-import engine
-import live_report
 from genotypes import NASNet, RelativeNAS
-from live_report import LiveReport
-from report import write_report
-from run_folder import RunFolder
-from run_history import read_run
+from report import live, page
+from report.history import read_run
+from report.live import LiveReport
+from report.page import write_report
+from runtime.run_folder import RunFolder
+from training import loop
 
 SEARCH_SECTIONS = ["best-cell", "curves", "pairs", "population", "timings", "settings"]
 
@@ -355,7 +355,7 @@ def test_the_report_is_refreshed_as_often_as_its_cost_allows(tmp_path, monkeypat
         drawn.append(now[0])
         now[0] += 1.0  # second to draw
 
-    monkeypatch.setattr("report.write_report", write)
+    monkeypatch.setattr(page, "write_report", write)
     report = LiveReport(make_run(tmp_path))
     for _ in range(200):
         report.refresh()
@@ -369,9 +369,9 @@ def test_a_report_that_cannot_be_drawn_stops_no_run(small_set, tmp_path, monkeyp
     def fail(folder):
         raise RuntimeError("no ink")
 
-    monkeypatch.setattr("report.write_report", fail)
-    monkeypatch.setattr(live_report, "FIRST_SECONDS", 0)
-    monkeypatch.setattr(live_report, "LARGEST_SHARE", 1e9)
+    monkeypatch.setattr(page, "write_report", fail)
+    monkeypatch.setattr(live, "FIRST_SECONDS", 0)
+    monkeypatch.setattr(live, "LARGEST_SHARE", 1e9)
     arguments = [*small_set, *TRAINING, "--epochs", "2", "--save", tmp_path / "EXP"]
     assert call_script("train", arguments, monkeypatch) == 0
     output, errors = capsys.readouterr()
@@ -385,9 +385,9 @@ def test_both_kinds_of_runs_refresh_it_while_they_run(small_set, tmp_path, monke
     def count(folder):
         lines.append(len((folder / "history.jsonl").read_text().splitlines()))
 
-    monkeypatch.setattr("report.write_report", count)
-    monkeypatch.setattr(live_report, "FIRST_SECONDS", 0)
-    monkeypatch.setattr(live_report, "LARGEST_SHARE", 1e9)
+    monkeypatch.setattr(page, "write_report", count)
+    monkeypatch.setattr(live, "FIRST_SECONDS", 0)
+    monkeypatch.setattr(live, "LARGEST_SHARE", 1e9)
     arguments = [*small_set, *SEARCH, "--save", tmp_path / "search"]
     assert call_script("train_search", arguments, monkeypatch) == 0
     assert lines == [2, 4, 4]
@@ -398,7 +398,7 @@ def test_both_kinds_of_runs_refresh_it_while_they_run(small_set, tmp_path, monke
 
 
 def test_no_confusion_matrix_of_very_many_classes(small_set, tmp_path, monkeypatch):
-    monkeypatch.setattr(engine, "LARGEST_CONFUSION", 2)
+    monkeypatch.setattr(loop, "LARGEST_CONFUSION", 2)
     arguments = [*small_set, *TRAINING, "--epochs", "1", "--save", tmp_path / "EXP"]
     assert call_script("train", arguments, monkeypatch) == 0
     folder = only_folder(tmp_path)

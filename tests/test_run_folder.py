@@ -10,8 +10,8 @@ import pytest
 from helpers import read_history
 from kill_harness import FORK
 
-from errors import UserError
-from run_folder import RunFolder
+from runtime.errors import UserError
+from runtime.run_folder import RunFolder
 
 
 def in_another_process(work):

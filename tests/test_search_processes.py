@@ -18,8 +18,8 @@ from helpers import (
 )
 from test_distributed import torchrun
 
-from distributed import Processes
-from errors import UserError
+from runtime.errors import UserError
+from runtime.processes import Processes
 
 SEARCH = [*TINY, "--no-cutout", "--pop_size", "6", "--epochs", "2"]
 

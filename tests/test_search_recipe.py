@@ -8,13 +8,13 @@ import torch
 from helpers import assert_same_tensors
 
 import train_search
-from candidate import Outcome, TrainingRecipe
 from dataset.augmentation import Augmentation
 from dataset.image_set import ImageSet
-from distributed import Processes
 from genotypes import PRIMITIVES, Genotype
 from model_search import Supernet
-from seeds import derive_seed
+from runtime.processes import Processes
+from search.candidate import Outcome, TrainingRecipe
+from utils import derive_seed
 
 CPU = torch.device("cpu")
 

@@ -10,11 +10,11 @@ from helpers import assert_same_tensors, call_script, history_without_seconds, o
 from watching import numbered_images, numbers_in, watched
 
 import train_search
-from candidate import CandidateTrainer
 from dataset.image_set import ImageSet
 from genotypes import DARTS_V1, DARTS_V2, AmoebaNet, Genotype, NASNet
 from model_search import Supernet
-from run_folder import RunFolder
+from runtime.run_folder import RunFolder
+from search.candidate import CandidateTrainer
 
 # Of CIFAR-10's third channel, by which the images are told apart.
 MEAN, STD = 0.44653124, 0.26158768

@@ -8,8 +8,8 @@ import pytest
 from helpers import ROOT, TINY_SEARCH, TINY_TRAINING, only_folder
 
 from benchmarks.search_vs_random import parse_arguments, report, run_to_its_end
-from errors import UserError
-from run_folder import RunFolder
+from runtime.errors import UserError
+from runtime.run_folder import RunFolder
 
 
 def test_the_report_compares_means_with_mean_spread_and_best():

@@ -2,7 +2,7 @@
 
 from itertools import product
 
-from seeds import derive_seed
+from utils import derive_seed
 
 
 def test_every_place_has_a_seed_of_its_own():

@@ -16,7 +16,10 @@ from helpers import (
 )
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import checkpoint
+from report import page
+from runtime import checkpoint
+from search import progress
+from training import loop
 
 SEARCH = ["--pop_size", "4", "--epochs", "2"]
 
@@ -25,7 +28,7 @@ TRAINING = ["--epochs", "3"]
 
 @pytest.fixture(autouse=True)
 def without_reports(monkeypatch):
-    monkeypatch.setattr("report.write_report", lambda folder: folder)
+    monkeypatch.setattr(page, "write_report", lambda folder: folder)
 
 
 @pytest.fixture(scope="module")
@@ -96,14 +99,14 @@ def stop_at_save(monkeypatch, module, name, count):
             raise Stopped
         checkpoint.save_checkpoint(content, path, keep_previous)
 
-    monkeypatch.setattr(f"{module}.save_checkpoint", save)
+    monkeypatch.setattr(module, "save_checkpoint", save)
 
 
 def test_a_search_stopped_before_its_checkpoint_has_no_step_twice(
     small_set, tmp_path, monkeypatch, capsys
 ):
     arguments = [*small_set, *SEARCH, "--save", tmp_path / "EXP"]
-    stop_at_save(monkeypatch, "search_progress", "checkpoint.pt", 2)
+    stop_at_save(monkeypatch, progress, "checkpoint.pt", 2)
     with pytest.raises(Stopped):
         call_script("train_search", arguments, monkeypatch)
     folder = only_folder(tmp_path)
@@ -122,7 +125,7 @@ def test_a_training_stopped_before_its_checkpoint_has_no_step_twice(
     small_set, tmp_path, monkeypatch
 ):
     arguments = [*small_set, *TRAINING, "--save", tmp_path / "EXP"]
-    stop_at_save(monkeypatch, "engine", "last.pt", 2)
+    stop_at_save(monkeypatch, loop, "last.pt", 2)
     with pytest.raises(Stopped):
         call_script("train", arguments, monkeypatch)
     folder = only_folder(tmp_path)

@@ -10,10 +10,10 @@ from plain_training import PlainSGD, gradients_of
 from test_evaluation_recipe import counted_by_hand
 from test_training_recipe import random_batches, trainer_of
 
-from distributed import Processes
-from engine import EpochSoFar, evaluate
 from genotypes import RelativeNAS
 from model import NetworkCIFAR
+from runtime.processes import Processes
+from training.loop import EpochSoFar, evaluate
 
 CPU = torch.device("cpu")
 

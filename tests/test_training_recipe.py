@@ -10,13 +10,13 @@ from helpers import TINY_IMAGENET, write_image_folder, write_small_set
 from plain_training import PlainSGD, gradients_of, smoothed_loss
 from recording import recorded
 
-import engine
 import train
 import train_imagenet
-from distributed import Processes
-from engine import Data, EpochSoFar, Trainer
 from genotypes import RelativeNAS
 from model import NetworkCIFAR, NetworkImageNet
+from runtime.processes import Processes
+from training import loop
+from training.loop import Data, EpochSoFar, Trainer
 
 CPU = torch.device("cpu")
 
@@ -110,7 +110,7 @@ def in_float64(batches):
 
 def test_training_is_that_of_a_plain_loop_over_the_same_batches(small_set, monkeypatch):
     batches = []
-    true_network, true_batches = engine.build_network, train.training_batches
+    true_network, true_batches = loop.build_network, train.training_batches
     true_evaluation_batches = train.evaluation_batches
 
     def kept_batches(*arguments):
@@ -118,7 +118,7 @@ def test_training_is_that_of_a_plain_loop_over_the_same_batches(small_set, monke
         return batches[-1]
 
     # In float64, for a few steps are enough to make much of another rounding.
-    monkeypatch.setattr(engine, "build_network", lambda *given: true_network(*given).double())
+    monkeypatch.setattr(loop, "build_network", lambda *given: true_network(*given).double())
     monkeypatch.setattr(train, "training_batches", kept_batches)
     monkeypatch.setattr(
         train, "evaluation_batches", lambda *given: in_float64(true_evaluation_batches(*given))

@@ -2,8 +2,8 @@
 
 from argparse import BooleanOptionalAction
 
-from arguments import ArgumentParser, non_negative_int, positive_int
 from dataset.image_set import SET_NAMES
+from runtime.arguments import ArgumentParser, non_negative_int, positive_int
 
 
 def add_set_arguments(parser: ArgumentParser, of_checkpoint: bool = False) -> None:

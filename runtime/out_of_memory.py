@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from errors import UserError
+from runtime.errors import UserError
 
 SIGNS = (
     "out of memory",  # CUDA, torch.OutOfMemoryError among it

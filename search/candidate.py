@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cuda_graphs import Recorder, ReplayedStep, Step
 from dataset.augmentation import Augmentation
 from dataset.image_set import (
     ImageSet,
@@ -24,11 +23,11 @@ from dataset.image_set import (
     training_batches,
     training_steps,
 )
-from finite import all_finite
 from genotypes import Genotype
-from interruption import Interruption
 from model_search import ArchInfo, Supernet
-from utils import Meter, autocast, clip_gradients
+from runtime.interruption import Interruption
+from speed.cuda_graphs import Recorder, ReplayedStep, Step
+from utils import Meter, all_finite, autocast, clip_gradients
 
 
 @dataclass(frozen=True)

@@ -7,22 +7,22 @@ from pathlib import Path
 
 from torch import Tensor
 
-from candidate import Outcome
-from checkpoint import (
+from report.history import Generation, PairRecord
+from runtime.checkpoint import (
     check_weights,
     load_newest_checkpoint,
     published_state_dict,
     save_checkpoint,
 )
-from distributed import Processes
-from errors import UserError
-from finite import all_finite
-from progress import format_seconds, progress_bar
-from run_folder import RunFolder
-from run_history import Generation, PairRecord
-from scalar_log import ScalarLog
+from runtime.errors import UserError
+from runtime.processes import Processes
+from runtime.progress import format_seconds, progress_bar
+from runtime.run_folder import RunFolder
+from runtime.scalar_log import ScalarLog
+from runtime.untrusted import is_whole_number
+from search.candidate import Outcome
 from slow_fast_learning import Population
-from untrusted import is_whole_number
+from utils import all_finite
 
 CHECKPOINT_FILE = "checkpoint.pt"
 

@@ -12,14 +12,11 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from atomic_file import write_whole_file
-from cell_drawing import draw_genotype
-from charts import confusion_matrix, search_curves, training_curves
-from errors import UserError
-from figure_file import rendered
 from genotypes import Genotype
-from progress import format_seconds
-from run_history import (
+from report.cell_drawing import draw_genotype
+from report.charts import confusion_matrix, search_curves, training_curves
+from report.figure_file import rendered
+from report.history import (
     REPORT_FILE,
     Confusion,
     Generation,
@@ -28,6 +25,9 @@ from run_history import (
     TrainingHistory,
     read_run,
 )
+from runtime.atomic_file import write_whole_file
+from runtime.errors import UserError
+from runtime.progress import format_seconds
 
 SHOWN_RESULTS = 3000
 """Of who beat whom at most so many results are in the page, the latest ones."""

@@ -7,9 +7,8 @@ from argparse import BooleanOptionalAction
 from collections.abc import Mapping
 from pathlib import Path
 
-from arguments import ArgumentParser
-from run_folder import RunFolder
-from utils import as_typed
+from runtime.arguments import ArgumentParser, as_typed
+from runtime.run_folder import RunFolder
 
 
 def add_tensorboard_argument(parser: ArgumentParser) -> None:

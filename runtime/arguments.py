@@ -2,9 +2,14 @@
 
 import argparse
 import math
+import sys
+from pathlib import Path
 from typing import NoReturn
 
-from errors import UserError
+from runtime.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The folder of the scripts."""
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -71,3 +76,14 @@ def _below(limit: int, value: int | float) -> int | float:
     if value >= limit:
         raise argparse.ArgumentTypeError(f"{value} must be less than {limit}")
     return value
+
+
+def as_typed(path: Path) -> str:
+    """`path` as one would type it: from the current folder on, if it is in there."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def script_command(script: str) -> list[str]:
+    """How to start a script of this project with this Python, from the current folder."""
+    return [as_typed(Path(sys.executable)), as_typed(ROOT / script)]

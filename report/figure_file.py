@@ -8,8 +8,8 @@ from pathlib import Path
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from atomic_file import write_whole_file
-from errors import UserError
+from runtime.atomic_file import write_whole_file
+from runtime.errors import UserError
 
 PICTURE_FORMATS = ("png", "svg", "pdf")
 

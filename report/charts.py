@@ -7,9 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from cell_drawing import OPERATION_COLOURS
 from genotypes import PRIMITIVES
-from run_history import Confusion, EpochRecord, Generation, Spread
+from report.cell_drawing import OPERATION_COLOURS
+from report.history import Confusion, EpochRecord, Generation, Spread
 
 BEST_COLOUR = "#0072B2"
 MEDIAN_COLOUR = "#D55E00"

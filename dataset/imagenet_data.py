@@ -3,11 +3,11 @@
 import os
 from argparse import Namespace
 
-from arguments import ArgumentParser, non_negative_int, positive_int
 from dataset.encoded_batches import Loading
 from dataset.pixel_statistics import PUBLISHED_STATISTICS, Statistics
-from distributed import Processes
-from errors import UserError
+from runtime.arguments import ArgumentParser, non_negative_int, positive_int
+from runtime.errors import UserError
+from runtime.processes import Processes
 
 IMAGENET = PUBLISHED_STATISTICS["imagenet"]
 

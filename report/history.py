@@ -13,10 +13,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from errors import UserError
 from genotypes import PRIMITIVES, Genotype, genotype_from_dict, load_genotype
-from run_folder import HISTORY_FILE, read_settings
-from untrusted import is_number, is_whole_number
+from runtime.errors import UserError
+from runtime.run_folder import HISTORY_FILE, read_settings
+from runtime.untrusted import is_number, is_whole_number
 
 POPULATION_FILE = "population.json"
 GENOTYPE_FILE = "genotype.json"

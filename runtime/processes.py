@@ -11,9 +11,9 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from errors import UserError
-from interruption import Interrupted, Interruption
-from progress import progress_bar
+from runtime.errors import UserError
+from runtime.interruption import Interrupted, Interruption
+from runtime.progress import progress_bar
 
 LOST = "another process of this run has ended; start it again with --resume"
 

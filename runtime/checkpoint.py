@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from atomic_file import write_whole_file
-from checkpoint_header import NotLoadableError, check_header
-from errors import UserError
-from out_of_memory import is_out_of_memory
+from runtime.atomic_file import write_whole_file
+from runtime.checkpoint_header import NotLoadableError, check_header
+from runtime.errors import UserError
+from runtime.out_of_memory import is_out_of_memory
 
 SEAL = b"sha256:"
 """What a checkpoint's checksum begins with."""

@@ -20,36 +20,34 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from arguments import (
+from genotypes import Genotype, load_genotype, resolve_genotype, save_genotype
+from report.history import CONFUSION_FILE, GENOTYPE_FILE, EpochRecord
+from report.live import LiveReport
+from runtime.arguments import (
     ArgumentParser,
     non_negative_float,
     positive_int,
     probability,
     seed_number,
 )
-from atomic_file import write_json
-from checkpoint import (
+from runtime.atomic_file import write_json
+from runtime.checkpoint import (
     check_weights,
     load_newest_checkpoint,
     published_state_dict,
     save_checkpoint,
 )
-from distributed import Processes, gpu_list, launch, launched, own_device
-from errors import UserError
-from finite import FirstNonFinite, all_finite
-from genotypes import Genotype, load_genotype, resolve_genotype, save_genotype
-from interruption import Interrupted
-from live_report import LiveReport
-from memory import keep_freed_memory
-from progress import format_seconds, progress_bar
-from run_folder import RunFolder, parse_with_resume
-from run_history import CONFUSION_FILE, GENOTYPE_FILE, EpochRecord
-from scalar_log import ScalarLog, add_tensorboard_argument
-from seeds import derive_seed
-from session import run_session
-from trained_network import build_network
-from untrusted import is_number, is_whole_number
-from utils import Meter, autocast, choose_precision, clip_gradients
+from runtime.errors import UserError
+from runtime.interruption import Interrupted
+from runtime.processes import Processes, gpu_list, launch, launched, own_device
+from runtime.progress import format_seconds, progress_bar
+from runtime.run_folder import RunFolder, parse_with_resume
+from runtime.scalar_log import ScalarLog, add_tensorboard_argument
+from runtime.session import run_session
+from runtime.untrusted import is_number, is_whole_number
+from speed.memory import keep_freed_memory
+from training.trained_network import build_network
+from utils import Meter, all_finite, autocast, choose_precision, clip_gradients, derive_seed
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -288,6 +286,29 @@ def fit(
         report.refresh()
     scalars.close()
     report.finish()
+
+
+class FirstNonFinite:
+    """Remembers the first step whose number was NaN or infinite, without waiting for the device.
+
+    Args:
+        device: where the numbers are.
+        steps: number of steps before the first that it sees.
+    """
+
+    def __init__(self, device: torch.device, steps: int = 0) -> None:
+        self._steps = steps
+        self._first = torch.zeros((), dtype=torch.int64, device=device)
+
+    def update(self, number: Tensor) -> None:
+        """Look at the next step's `number`, a scalar."""
+        self._steps += 1
+        is_first = (self._first == 0) & ~number.isfinite()
+        self._first += is_first * self._steps
+
+    def step(self) -> int | None:
+        """The first such step, counted from 1; None if all were finite. Waits for the device."""
+        return int(self._first) or None
 
 
 class EpochSoFar:

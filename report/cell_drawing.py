@@ -10,8 +10,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, FancyBboxPatch, PathPatch, Polygon
 from matplotlib.path import Path
 
-from cell_layout import CellLayout, Edge, lay_out_cell
 from genotypes import OPERATION_NAMES, Genotype
+from report.cell_layout import CellLayout, Edge, lay_out_cell
 
 OPERATION_COLOURS = {
     "max_pool_3x3": "#009E73",

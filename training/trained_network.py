@@ -8,14 +8,14 @@ from argparse import BooleanOptionalAction, Namespace
 import torch
 from torch import nn
 
-from arguments import ArgumentParser, positive_int
-from checkpoint import check_weights, load_checkpoint, published_state_dict
 from dataset.image_set import SET_NAMES
 from dataset.pixel_statistics import statistics_from_dict
-from errors import UserError
 from genotypes import Genotype, genotype_from_dict, resolve_genotype
 from model import NetworkCIFAR, NetworkImageNet
-from untrusted import is_number, is_whole_number
+from runtime.arguments import ArgumentParser, positive_int
+from runtime.checkpoint import check_weights, load_checkpoint, published_state_dict
+from runtime.errors import UserError
+from runtime.untrusted import is_number, is_whole_number
 from utils import multiply_adds, parameter_count
 
 NETWORKS = {"cifar": NetworkCIFAR, "imagenet": NetworkImageNet}

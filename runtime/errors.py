@@ -4,7 +4,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from interruption import Interrupted
+from runtime.interruption import Interrupted
 
 
 class UserError(Exception):

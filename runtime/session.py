@@ -11,11 +11,11 @@ from pathlib import Path
 
 import torch
 
-from distributed import LOST, Processes, launched
-from errors import UserError
-from interruption import Interrupted, Interruption
-from run_folder import RunFolder
-from utils import as_typed
+from runtime.arguments import script_command
+from runtime.errors import UserError
+from runtime.interruption import Interrupted, Interruption
+from runtime.processes import LOST, Processes, launched
+from runtime.run_folder import RunFolder
 
 DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 
@@ -70,11 +70,6 @@ def _is_of_folder(error: OSError, folder: Path) -> bool:
     if isinstance(error.filename, (str, os.PathLike)):
         return Path(error.filename).is_relative_to(folder)
     return error.errno in DISK_TROUBLE
-
-
-def script_command(script: str) -> list[str]:
-    """How to start a script of this project with this Python, from the current folder."""
-    return [as_typed(Path(sys.executable)), as_typed(Path(__file__).resolve().with_name(script))]
 
 
 def _resume_command(args: Namespace, run: RunFolder) -> str:

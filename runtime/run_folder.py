@@ -13,10 +13,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from arguments import ArgumentParser
-from atomic_file import append_line, remove_leftovers, write_json
-from errors import UserError
-from untrusted import MAX_JSON_BYTES, load_json, parse_json
+from runtime.arguments import ArgumentParser
+from runtime.atomic_file import append_line, remove_leftovers, write_json
+from runtime.errors import UserError
+from runtime.untrusted import MAX_JSON_BYTES, load_json, parse_json
 
 SETTINGS_FILE = "settings.json"
 HISTORY_FILE = "history.jsonl"

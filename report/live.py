@@ -3,7 +3,7 @@
 import logging
 import time
 
-from run_folder import RunFolder
+from runtime.run_folder import RunFolder
 
 LARGEST_SHARE = 0.02
 """Of the run's time, at most, goes into drawing reports after the first and before its end."""
@@ -39,7 +39,7 @@ class LiveReport:
         started = time.monotonic()
         path = None
         try:
-            from report import write_report  # matplotlib takes a second to import
+            from report.page import write_report  # matplotlib takes a second to import
 
             path = write_report(run.path)
         except Exception as error:  # whatever it is, the run matters more

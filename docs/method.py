@@ -4,7 +4,7 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-if __name__ == "__main__":  # run as img/method.py: the root is not on the path
+if __name__ == "__main__":  # run as docs/method.py: the root is not on the path
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import numpy as np
@@ -12,10 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from arguments import ArgumentParser
-from errors import run_script
-from figure_file import format_of_new_file, save_figure
 from genotypes import PRIMITIVES
+from report.figure_file import format_of_new_file, save_figure
+from runtime.arguments import ArgumentParser
+from runtime.errors import run_script
 from slow_fast_learning import SlowFastLearning, slow_and_fast
 
 FAST_COLOUR = "#0072B2"

@@ -1,0 +1,1 @@
+"""A run and its process: errors, arguments, processes, signals, run folders, files."""

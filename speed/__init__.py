@@ -1,0 +1,1 @@
+"""The same results sooner or in less memory."""
