@@ -37,9 +37,10 @@ from runtime.checkpoint import checkpoint_files, save_checkpoint
 from runtime.errors import UserError, run_script
 from runtime.out_of_memory import memory_advice
 from runtime.processes import Processes, launched, local_rank
-from runtime.run_folder import FOLDER_FILES, RunFolder, parse_with_resume
+from runtime.run_folder import FOLDER_FILES, RunFolder
 from runtime.scalar_log import ScalarLog, add_tensorboard_argument
 from runtime.session import run_session, script_command
+from runtime.settings import parse_with_resume
 from search.candidate import CandidateTrainer, Outcome, SearchData, TrainingRecipe
 from search.learners import LEARNERS
 from search.progress import CHECKPOINT_FILE, Pair, SearchProgress

@@ -23,7 +23,8 @@ from runtime.atomic_file import write_json
 from runtime.checkpoint import load_checkpoint
 from runtime.errors import UserError, run_script
 from runtime.progress import progress_bar
-from runtime.run_folder import RunFolder, parse_with_resume
+from runtime.run_folder import RunFolder
+from runtime.settings import parse_with_resume
 from search.learners import LEARNERS
 from slow_fast_learning import decode, search_bounds
 from training.trained_network import build_network

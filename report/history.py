@@ -15,7 +15,8 @@ import numpy as np
 
 from genotypes import PRIMITIVES, Genotype, genotype_from_dict, load_genotype
 from runtime.errors import UserError
-from runtime.run_folder import HISTORY_FILE, read_settings
+from runtime.run_folder import HISTORY_FILE
+from runtime.settings import read_settings
 from runtime.untrusted import is_number, is_whole_number
 
 POPULATION_FILE = "population.json"

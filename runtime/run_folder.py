@@ -6,19 +6,18 @@ import logging
 import os
 import sys
 import time
-from argparse import Action, ArgumentTypeError, BooleanOptionalAction, Namespace
+from argparse import Namespace
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from tqdm import tqdm
 
-from runtime.arguments import ArgumentParser
 from runtime.atomic_file import append_line, remove_leftovers, write_json
 from runtime.errors import UserError
-from runtime.untrusted import MAX_JSON_BYTES, load_json, parse_json
+from runtime.settings import SETTINGS_FILE, read_settings
+from runtime.untrusted import MAX_JSON_BYTES, parse_json
 
-SETTINGS_FILE = "settings.json"
 HISTORY_FILE = "history.jsonl"
 LOG_FILE = "log.txt"
 LOCK_FILE = "lock"
@@ -183,103 +182,6 @@ class _FileHandler(logging.FileHandler):
                 f"warning: {self.baseFilename}: {error.strerror}; lines may be missing from it",
                 file=sys.stderr,
             )
-
-
-def read_settings(path: str) -> dict:
-    """The settings of the run in the folder `path`.
-
-    Raises:
-        UserError: it is not a run folder.
-    """
-    try:
-        settings = load_json(Path(path) / SETTINGS_FILE)
-    except (OSError, ValueError):
-        settings = None
-    if not isinstance(settings, dict) or not isinstance(settings.get("script", ""), str):
-        raise UserError(f"{path}: not a run folder (no readable {SETTINGS_FILE} in it)")
-    return settings
-
-
-def parse_with_resume(
-    parser: ArgumentParser, argv: list[str] | None, changeable: tuple[str, ...]
-) -> Namespace:
-    """Parse arguments; with `--resume DIR` the run's own settings replace the defaults.
-
-    Args:
-        changeable: flags that may differ from the interrupted run's, beside `--resume` itself.
-
-    Raises:
-        UserError: `DIR` is not a run folder of this script, or another flag differs from its
-            settings.
-    """
-    args = parser.parse_args(argv)
-    if args.resume is None:
-        return args
-    settings = read_settings(args.resume)
-    script = settings.get("script")
-    if script != parser.prog:
-        script = str(script)[:60]
-        raise UserError(f"--resume {args.resume}: was made by {script}; resume it with that")
-    known = _checked_settings(parser, args.resume, settings)
-    parser.set_defaults(**{name: value for name, value in known.items() if name != "resume"})
-    args = parser.parse_args(argv)
-    for name, value in known.items():
-        if name != "resume" and name not in changeable and getattr(args, name) != value:
-            raise UserError(
-                f"--resume {args.resume}: --{name} was {value} in that run and cannot change to "
-                f"{getattr(args, name)}; leave it out"
-            )
-    return args
-
-
-def _checked_settings(parser: ArgumentParser, path: str, settings: dict) -> dict:
-    """The settings that are flags of `parser`, each as its flag would give it.
-
-    Raises:
-        UserError: one is not what its flag can be; names it.
-    """
-    checked = {}
-    for action in parser._actions:
-        if action.dest not in settings or action.dest in ("help", "resume"):
-            continue
-        try:
-            checked[action.dest] = _checked_setting(action, settings[action.dest])
-        except (ArgumentTypeError, RecursionError, TypeError, ValueError):
-            raise UserError(
-                f"--resume {path}: {SETTINGS_FILE} in it is damaged (what it has for "
-                f"--{action.dest} cannot be); put the right value there"
-            ) from None
-    return checked
-
-
-def _checked_setting(action: Action, value: object) -> object:
-    """`value` if it is one that `action` could have given.
-
-    Raises:
-        ArgumentTypeError, TypeError, ValueError: it is not.
-    """
-    if value is None:
-        if action.default is None and not action.required:
-            return None
-        raise TypeError
-    if isinstance(action, BooleanOptionalAction):
-        if not isinstance(value, bool):
-            raise TypeError
-        return value
-    if isinstance(action.nargs, int):
-        if not isinstance(value, list) or len(value) != action.nargs:
-            raise TypeError
-        return [_parsed(action, number) for number in value]
-    return _parsed(action, value)
-
-
-def _parsed(action: Action, value: object) -> object:
-    """`value`, having gone through `action`'s type and choices as a word of the command line."""
-    word = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-    parsed = action.type(word) if action.type else word
-    if parsed != value or "\0" in word or (action.choices and parsed not in action.choices):
-        raise ValueError
-    return parsed
 
 
 def _make_new(path: Path) -> Path:

@@ -8,7 +8,7 @@ import torch
 from helpers import TINY_SEARCH, call_script, only_folder
 from test_resume import history_without_seconds
 
-from runtime.run_folder import read_settings
+from runtime.settings import read_settings
 from search.learners import LEARNERS, ShuffledLearning
 from slow_fast_learning import choices
 

@@ -41,9 +41,10 @@ from runtime.errors import UserError
 from runtime.interruption import Interrupted
 from runtime.processes import Processes, gpu_list, launch, launched, own_device
 from runtime.progress import format_seconds, progress_bar
-from runtime.run_folder import RunFolder, parse_with_resume
+from runtime.run_folder import RunFolder
 from runtime.scalar_log import ScalarLog, add_tensorboard_argument
 from runtime.session import run_session
+from runtime.settings import parse_with_resume
 from runtime.untrusted import is_number, is_whole_number
 from speed.memory import keep_freed_memory
 from training.trained_network import build_network
