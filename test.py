@@ -6,13 +6,15 @@ from pathlib import Path
 
 import torch
 
+from dataset.batching import Batching
 from dataset.image_arguments import add_device_arguments, add_set_arguments
-from dataset.image_set import evaluation_batches, image_statistics, load_image_set
+from dataset.image_batches import evaluation_batches
+from dataset.image_set import image_statistics, load_image_set
 from dataset.pixel_statistics import PUBLISHED_STATISTICS, statistics_from_dict
 from runtime.arguments import ArgumentParser, positive_int
 from runtime.errors import UserError, run_script
 from runtime.out_of_memory import memory_advice
-from runtime.processes import Processes, launched, local_rank
+from runtime.processes import Processes
 from training.loop import evaluate
 from training.trained_network import add_network_arguments, load_trained_network, print_size
 from utils import choose_device, choose_precision
@@ -47,7 +49,7 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
 
 def test(args: Namespace) -> None:
     """Print error rate, accuracies and the size of the network."""
-    device = choose_device(args.device, local_rank() if launched() else args.gpu)
+    device = choose_device(args.device, args.gpu)
     processes = Processes(device)
     network, description = load_trained_network(args, "cifar")
     network.to(device, memory_format=torch.channels_last)
@@ -71,7 +73,9 @@ def test(args: Namespace) -> None:
     result = evaluate(
         network,
         evaluation_batches(
-            test_set.to(device), args.batch_size, statistics, device, processes.rank, processes.size
+            test_set.to(device),
+            statistics,
+            Batching(args.batch_size, device, processes.rank, processes.size),
         ),
         processes,
         choose_precision(args.precision, device),

@@ -7,31 +7,21 @@ from dataclasses import asdict
 
 import torch
 
+from dataset.batching import Batching
 from dataset.image_arguments import add_augmentation_arguments, add_set_arguments
-from dataset.image_set import (
-    STATISTICS_FILE,
-    evaluation_batches,
-    image_statistics,
-    load_image_set,
-    set_augmentation,
-    training_batches,
-    training_steps,
-)
+from dataset.image_batches import ImageBatches
+from dataset.image_set import STATISTICS_FILE, image_statistics, load_image_set, set_augmentation
+from report.run import Run
 from runtime.arguments import ArgumentParser
 from runtime.errors import run_script
-from runtime.out_of_memory import memory_advice
-from runtime.processes import Processes
-from runtime.run_folder import RunFolder
-from training.loop import (
-    Data,
+from training.launch import (
     add_training_arguments,
-    fit,
     parse_training_arguments,
     run_genotype,
     run_training,
 )
+from training.loop import fit
 from training.trained_network import describe_network
-from utils import derive_seed
 
 
 def parse_arguments(argv: list[str] | None = None) -> Namespace:
@@ -54,25 +44,21 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     return args
 
 
-def train(args: Namespace, run: RunFolder | None, processes: Processes) -> None:
+def train(args: Namespace, run: Run) -> None:
     """Load the images, describe the network, and train it."""
     train_set = load_image_set(args.set, args.data, "train", args.image_size)
     test_set = load_image_set(args.set, args.data, "test", args.image_size)
     image_size = train_set.images.shape[-1]
-    statistics = image_statistics(args.set, train_set, run.path / STATISTICS_FILE if run else None)
+    statistics = image_statistics(args.set, train_set, run.path(STATISTICS_FILE))
+    processes = run.processes
     data_device = torch.device("cpu") if args.data_device == "cpu" else processes.device
-    train_set, test_set = train_set.to(data_device), test_set.to(data_device)
-    augmentation = set_augmentation(args.set, image_size, args.cutout, args.cutout_length)
-    data = Data(
-        training_batches=lambda epoch, first_step: training_batches(
-            train_set, args.batch_size, augmentation, statistics, derive_seed(args.seed, epoch),
-            processes.device, processes.rank, processes.size, first_step,
-        ),
-        validation_batches=lambda: evaluation_batches(
-            test_set, args.batch_size, statistics, processes.device, processes.rank, processes.size
-        ),
-        steps=training_steps(len(train_set), args.batch_size, processes.size),
-    )  # fmt: skip
+    data = ImageBatches(
+        train_set.to(data_device),
+        test_set.to(data_device),
+        set_augmentation(args.set, image_size, args.cutout, args.cutout_length),
+        statistics,
+        Batching(args.batch_size, processes.device, processes.rank, processes.size),
+    )
     network = describe_network(
         "cifar",
         run_genotype(args),
@@ -87,17 +73,16 @@ def train(args: Namespace, run: RunFolder | None, processes: Processes) -> None:
         """A cosine from `--learning_rate` to 0."""
         return args.learning_rate * (1 + math.cos(math.pi * epoch / args.epochs)) / 2
 
-    names = test_set.class_names
-    fit(args, run, processes, description, data, learning_rate, class_names=names)
+    fit(args, run, description, data, learning_rate, class_names=test_set.class_names)
 
 
 def main() -> None:
-    args = parse_arguments()
-    with memory_advice(
+    run_training(
+        parse_arguments(),
+        train,
         "lower --batch_size, --init_channels or --image_size, or use --precision bf16, "
-        "--data_device cpu or more --gpus"
-    ):
-        run_training(args, train)
+        "--data_device cpu or more --gpus",
+    )
 
 
 if __name__ == "__main__":

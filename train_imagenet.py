@@ -3,25 +3,21 @@
 from argparse import Namespace
 from dataclasses import asdict
 
-from dataset.encoded_batches import evaluation_batches, training_batches
+from dataset.encoded_batches import EncodedBatches
 from dataset.encoded_images import check_same_labels, open_images
 from dataset.image_set import Statistics
 from dataset.imagenet_data import IMAGENET, add_data_arguments, check_data_path, plan_loading
+from report.run import Run
 from runtime.arguments import ArgumentParser, non_negative_float, non_negative_int, probability
 from runtime.errors import UserError, run_script
-from runtime.out_of_memory import memory_advice
-from runtime.processes import Processes
-from runtime.run_folder import RunFolder
-from training.loop import (
-    Data,
+from training.launch import (
     add_training_arguments,
-    fit,
     parse_training_arguments,
     run_genotype,
     run_training,
 )
+from training.loop import fit
 from training.trained_network import describe_network
-from utils import derive_seed
 
 
 def learning_rate(
@@ -118,22 +114,20 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     return args
 
 
-def train(args: Namespace, run: RunFolder | None, processes: Processes) -> None:
+def train(args: Namespace, run: Run) -> None:
     """Open the images, describe the network, and train it."""
     train_images = open_images(args.data_path, "train", args.num_classes)
     validation_images = open_images(args.data_path, "val", train_images.num_classes)
     check_same_labels(train_images, validation_images)
     statistics = Statistics(tuple(args.mean), tuple(args.std))
     loading = plan_loading(
-        args, processes, args.image_size, args.validation_resize, statistics,
-        crop_scale=tuple(args.crop_scale), jitter=tuple(args.color_jitter),
-    )  # fmt: skip
-    data = Data(
-        training_batches=lambda epoch, first_step: training_batches(
-            train_images, loading, derive_seed(args.seed, epoch), first_step
-        ),
-        validation_batches=lambda: evaluation_batches(validation_images, loading),
-        steps=loading.steps(len(train_images)),
+        args,
+        run.processes,
+        args.image_size,
+        args.validation_resize,
+        statistics,
+        crop_scale=tuple(args.crop_scale),
+        jitter=tuple(args.color_jitter),
     )
     network = describe_network(
         "imagenet",
@@ -147,9 +141,8 @@ def train(args: Namespace, run: RunFolder | None, processes: Processes) -> None:
     fit(
         args,
         run,
-        processes,
         network | sizes | asdict(statistics),
-        data,
+        EncodedBatches(train_images, validation_images, loading),
         lambda epoch: learning_rate(
             epoch, args.epochs, args.learning_rate, args.warmup_epochs, args.final_epochs
         ),
@@ -158,12 +151,12 @@ def train(args: Namespace, run: RunFolder | None, processes: Processes) -> None:
 
 
 def main() -> None:
-    args = parse_arguments()
-    with memory_advice(
+    run_training(
+        parse_arguments(),
+        train,
         "lower --batch_size, --init_channels, --image_size or --workers, or use --precision bf16 "
-        "or more --gpus"
-    ):
-        run_training(args, train)
+        "or more --gpus",
+    )
 
 
 if __name__ == "__main__":

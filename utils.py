@@ -8,10 +8,13 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from runtime.errors import UserError
+from runtime.processes import launched, local_rank
 
 
 def choose_device(device: str, gpu: int = 0) -> torch.device:
     """The device that `--device auto|cpu|cuda` and a GPU's number stand for.
+
+    Of several processes started together each has the GPU of its number on its machine.
 
     Raises:
         UserError: CUDA is asked for and there is none, or no GPU of that number.
@@ -21,6 +24,7 @@ def choose_device(device: str, gpu: int = 0) -> torch.device:
         return torch.device("cpu")
     if not available:
         raise UserError("--device cuda: PyTorch sees no CUDA GPU here; use --device cpu or auto")
+    gpu = local_rank() if launched() else gpu
     if not 0 <= gpu < torch.cuda.device_count():
         raise UserError(f"--gpu {gpu}: there are {torch.cuda.device_count()} GPUs, numbered from 0")
     return torch.device("cuda", gpu)

@@ -33,6 +33,7 @@ from torchvision import datasets, transforms
 from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms import v2
 
+from dataset.batching import Batching
 from dataset.decoding import CROP_ATTEMPTS, decode_part, random_crop_box, resize_part
 from dataset.encoded_batches import Loading, decoded_training_batches, training_batches
 from dataset.imagenet_data import IMAGENET
@@ -130,7 +131,8 @@ def measure(args: Namespace, work: Path) -> None:
         )  # fmt: skip
     images = LmdbImages(data, "train")
     size = args.image_size
-    loading = Loading(size, size, IMAGENET, args.batch_size, 0, torch.device("cpu"))
+    batching = Batching(args.batch_size, torch.device("cpu"))
+    loading = Loading(size, size, IMAGENET, batching, 0)
     folder = plain_image_folder(work / "train", size)
     full = FullyDecoded(images, size)
     loader = partial(DataLoader, batch_size=args.batch_size, shuffle=True, drop_last=False)

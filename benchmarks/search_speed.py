@@ -35,18 +35,15 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
+from dataset.batching import Batching
 from dataset.image_arguments import add_device_arguments, add_set_arguments
-from dataset.image_set import (
-    ImageSet,
-    image_statistics,
-    load_image_set,
-    set_augmentation,
-)
+from dataset.image_batches import ImageBatches
+from dataset.image_set import ImageSet, image_statistics, load_image_set, set_augmentation
 from genotypes import Genotype
 from model_search import Supernet
 from runtime.arguments import ArgumentParser, positive_int, seed_number
 from runtime.errors import UserError, run_script
-from search.candidate import CandidateTrainer, SearchData, TrainingRecipe
+from search.candidate import CandidateTrainer, TrainingRecipe
 from slow_fast_learning import SlowFastLearning, decode, search_bounds, update_weight_set
 from speed.cuda_graphs import CudaGraphs
 from speed.depthwise import DepthwiseConv2d
@@ -163,10 +160,10 @@ class PILImages(Dataset):
 
 
 class LoadedData:
-    """The images of `data` through DataLoaders; in place of `SearchData`."""
+    """The images of `data` through DataLoaders; in place of `ImageBatches`."""
 
-    def __init__(self, data: SearchData) -> None:
-        self.device = data.device
+    def __init__(self, data: ImageBatches) -> None:
+        self.batching = data.batching
         self.steps = data.steps
         normalize = [
             transforms.ToTensor(),
@@ -179,9 +176,9 @@ class LoadedData:
             random_transforms.append(transforms.RandomHorizontalFlip())
         cutout = [Cutout(augmentation.cutout_length)] if augmentation.cutout_length else []
         options = {
-            "batch_size": data.batch_size,
+            "batch_size": data.batching.batch_size,
             "num_workers": 2,
-            "pin_memory": data.device.type == "cuda",
+            "pin_memory": data.batching.device.type == "cuda",
         }
         self.train_loader = DataLoader(
             PILImages(
@@ -204,8 +201,8 @@ class LoadedData:
     def _on_device(self, loader: DataLoader) -> Iterator[tuple[Tensor, Tensor]]:
         for images, labels in loader:
             yield (
-                images.to(self.device, non_blocking=True),
-                labels.to(self.device, non_blocking=True),
+                images.to(self.batching.device, non_blocking=True),
+                labels.to(self.batching.device, non_blocking=True),
             )
 
 
@@ -225,7 +222,7 @@ def plain_turn(
     with watch.phase("build"):
         supernet = make_supernet()
         supernet.load_state_dict(weight_set)
-        supernet.to(data.device)
+        supernet.to(data.batching.device)
         supernet.drop_path_prob = RECIPE.drop_path_prob
         arch_info = supernet.arch_info(genotype)
         optimizer = torch.optim.SGD(
@@ -268,14 +265,14 @@ def plain_turn(
 
 def our_turn(
     genotype: Genotype,
-    data: SearchData | LoadedData,
+    data: ImageBatches | LoadedData,
     supernet: Supernet,
     make_supernet: Callable[[], Supernet],
     measures: Measures,
     watch: Stopwatch,
 ) -> None:
     """A candidate's turn as train_search.py takes it, less the measures that are turned off."""
-    device = data.device
+    device = data.batching.device
     with watch.phase("build"):
         if not measures.shared_supernet:
             weight_set = supernet.state_dict()
@@ -395,7 +392,7 @@ def measure_turn(args: Namespace, row: str, genotype: int) -> Turn:
     return comparison.take_turn(measures, comparison.genotypes[genotype])
 
 
-def load_data(args: Namespace, device: torch.device) -> SearchData:
+def load_data(args: Namespace, device: torch.device) -> ImageBatches:
     """`--images` images to train and as many others to validate on."""
     images = load_image_set(args.set, args.data, "train", args.image_size)
     if len(images) < 2 * args.images:
@@ -405,13 +402,12 @@ def load_data(args: Namespace, device: torch.device) -> SearchData:
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(args.seed))
     size = images.images.shape[-1]
     kept = images.to(device)
-    return SearchData(
+    return ImageBatches(
         train_set=kept.subset(order[: args.images]),
         validation_set=kept.subset(order[args.images : 2 * args.images]),
         augmentation=set_augmentation(args.set, size, cutout=True),
         statistics=image_statistics(args.set, images),
-        batch_size=args.batch_size,
-        device=device,
+        batching=Batching(args.batch_size, device),
     )
 
 

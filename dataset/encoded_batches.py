@@ -5,12 +5,9 @@ numbers of a training batch are drawn for the whole of it, from the run's seed, 
 step. So neither the number of workers nor that of processes changes them.
 """
 
-import os
-import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from threading import Thread
 
 import numpy as np
 import torch
@@ -18,6 +15,7 @@ from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from dataset.augmentation import color_jitter, flip, normalize
+from dataset.batching import Batching
 from dataset.decoding import (
     CROP_ATTEMPTS,
     UNREADABLE,
@@ -28,22 +26,21 @@ from dataset.decoding import (
 )
 from dataset.encoded_images import EncodedImages
 from dataset.image_set import Statistics
+from dataset.workers import leave_signals_to_the_parent, watched
 from runtime.errors import UserError
 from utils import derive_seed
 
 
 @dataclass(frozen=True)
 class Loading:
-    """How images become batches, and for which process.
+    """How encoded images become batches.
 
     Attributes:
         image_size: height and width of the images.
         validation_resize: what the shorter side becomes before the middle is cut out.
         statistics: of the normalisation.
-        batch_size: of all processes together.
+        batching: the batches, and this process's part of them.
         workers: processes that decode for this one; 0: it decodes itself.
-        device: where the batches are augmented and used.
-        rank, world_size: this process takes every `world_size`-th image.
         crop_scale: smallest and largest area of a training crop, as a part of the image's.
         jitter: largest change of brightness, contrast, saturation (factors 1 ± that much) and
             hue (turns) in training.
@@ -52,26 +49,29 @@ class Loading:
     image_size: int
     validation_resize: int
     statistics: Statistics
-    batch_size: int
+    batching: Batching
     workers: int
-    device: torch.device
-    rank: int = 0
-    world_size: int = 1
     crop_scale: tuple[float, float] = (0.08, 1.0)
     jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.2)
 
-    def steps(self, count: int) -> int:
-        """Number of training batches that `count` images make.
 
-        A last batch too small for batch norm (fewer than two images a process) is left out.
-        """
-        whole, rest = divmod(count, self.batch_size)
-        return whole + (rest >= 2 * self.world_size)
+@dataclass(frozen=True)
+class EncodedBatches:
+    """Images to train on and images to validate on, in batches (see `Batches`)."""
+
+    train_images: EncodedImages
+    validation_images: EncodedImages
+    loading: Loading
 
     @property
-    def own(self) -> slice:
-        """This process's part of something that all processes share."""
-        return slice(self.rank, None, self.world_size)
+    def steps(self) -> int:
+        return self.loading.batching.steps(len(self.train_images))
+
+    def training_batches(self, seed: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        return training_batches(self.train_images, self.loading, seed, first_step)
+
+    def validation_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return evaluation_batches(self.validation_images, self.loading)
 
 
 def training_batches(
@@ -100,10 +100,10 @@ def decoded_training_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """What `training_batches` begins with: random crops, uint8 (n, 3, H, W) on the device."""
     order = np.random.default_rng(derive_seed(seed, 1)).permutation(len(images))
-    size = loading.batch_size
+    size = loading.batching.batch_size
     batches = [
-        order[step * size : (step + 1) * size][loading.own]
-        for step in range(loading.steps(len(images)))
+        order[step * size : (step + 1) * size][loading.batching.own]
+        for step in range(loading.batching.steps(len(images)))
     ]
     crops = partial(_random_crops, loading, derive_seed(seed, 2))
     decoded = DecodedBatches(images, batches, crops, loading.image_size, reduced=True)
@@ -112,18 +112,19 @@ def decoded_training_batches(
 
 def augment(pixels: Tensor, loading: Loading, seed: int) -> Tensor:
     """What `training_batches` ends with: flips, changes of colour, normalisation."""
+    batching, device = loading.batching, loading.batching.device
     generator = Generator().manual_seed(seed)
-    draws = torch.rand(loading.batch_size, 5, generator=generator)[loading.own][: len(pixels)]
-    draws = draws.to(loading.device, non_blocking=True)
+    draws = torch.rand(batching.batch_size, 5, generator=generator)[batching.own][: len(pixels)]
+    draws = draws.to(device, non_blocking=True)
     pixels = flip(pixels, draws[:, 0] < 0.5)
     if any(loading.jitter):
-        strengths = torch.tensor(loading.jitter, device=loading.device)
-        unchanged = torch.tensor([1.0, 1.0, 1.0, 0.0], device=loading.device)
+        strengths = torch.tensor(loading.jitter, device=device)
+        unchanged = torch.tensor([1.0, 1.0, 1.0, 0.0], device=device)
         changes = unchanged + strengths * (2 * draws[:, 1:] - 1)
         # One order for the whole batch, for that lets the device work on all of it at once.
         order = torch.randperm(4, generator=generator).tolist()
         pixels = color_jitter(pixels.float(), changes, order)
-    return normalize(pixels, *loading.statistics.tensors(loading.device))
+    return normalize(pixels, *loading.statistics.tensors(device))
 
 
 def evaluation_batches(images: EncodedImages, loading: Loading) -> Iterator[tuple[Tensor, Tensor]]:
@@ -131,9 +132,10 @@ def evaluation_batches(images: EncodedImages, loading: Loading) -> Iterator[tupl
 
     Yields and raises as `training_batches`.
     """
-    mean, std = loading.statistics.tensors(loading.device)
-    own = np.arange(len(images))[loading.own]
-    size = max(1, loading.batch_size // loading.world_size)
+    batching = loading.batching
+    mean, std = loading.statistics.tensors(batching.device)
+    own = np.arange(len(images))[batching.own]
+    size = batching.own_size
     batches = [own[start : start + size] for start in range(0, len(own), size)]
     crops = partial(_center_crops, loading)
     # Decoded in full, so that results can be compared with those of others.
@@ -190,13 +192,14 @@ class DecodedBatches(Dataset):
 
 def _random_crops(loading: Loading, seed: int, step: int) -> list[Crop]:
     generator = np.random.default_rng(derive_seed(seed, step))
-    draws = generator.random((loading.batch_size, CROP_ATTEMPTS, 4))[loading.own]
+    batching = loading.batching
+    draws = generator.random((batching.batch_size, CROP_ATTEMPTS, 4))[batching.own]
     return [partial(random_crop_box, draws=own, scale=loading.crop_scale) for own in draws]
 
 
 def _center_crops(loading: Loading, _: int) -> list[Crop]:
     crop = partial(center_crop_box, image_size=loading.image_size, resize=loading.validation_resize)
-    return [crop] * loading.batch_size
+    return [crop] * loading.batching.batch_size
 
 
 def _load(
@@ -206,6 +209,7 @@ def _load(
 
     Images come as uint8 (n, 3, H, W) on the device, channels last.
     """
+    device = loading.batching.device
     if loading.workers:
         decoded.images.close()  # each worker opens its own
     loader = DataLoader(
@@ -213,64 +217,12 @@ def _load(
         batch_size=None,
         sampler=range(first, len(decoded)),
         num_workers=loading.workers,
-        pin_memory=loading.device.type == "cuda",
-        worker_init_fn=_leave_signals_to_the_parent,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=leave_signals_to_the_parent,
         generator=Generator(),  # else it would draw from the one that drop path draws from
     )
-    for batch in _watched(loader):
+    for batch in watched(loader):
         if isinstance(batch, UserError):
             raise batch
-        pixels, labels = (tensor.to(loading.device, non_blocking=True) for tensor in batch)
+        pixels, labels = (tensor.to(device, non_blocking=True) for tensor in batch)
         yield pixels.permute(0, 3, 1, 2), labels
-
-
-def _watched(loader: DataLoader) -> Iterator[object]:
-    """The loader's items, until a worker dies.
-
-    Raises:
-        UserError: one did.
-    """
-    handler = signal.getsignal(signal.SIGCHLD)
-    items = iter(loader)
-    if loader.num_workers:
-        # PyTorch's handler would raise the error wherever this process is, in the middle of a step
-        # or of a save. Without it `next` does, after five seconds at most.
-        signal.signal(signal.SIGCHLD, handler)
-    while True:
-        try:
-            item = next(items)
-        except StopIteration:
-            return
-        except (RuntimeError, OSError, EOFError) as error:
-            if not _is_of_a_dead_worker(error):
-                raise
-            raise UserError(
-                "a process that decodes images has died, as they do when memory runs out; use "
-                "fewer --workers"
-            ) from None
-        yield item
-
-
-def _is_of_a_dead_worker(error: Exception) -> bool:
-    if isinstance(error, RuntimeError):
-        return str(error).startswith("DataLoader worker")
-    # A batch that it still sent is fetched from it, in vain. What a living one raises is no such
-    # error, for `DecodedBatches` hands it over.
-    return isinstance(error, ConnectionError | FileNotFoundError | EOFError)
-
-
-def _leave_signals_to_the_parent(worker: int) -> None:
-    """Let a worker outlive what stops a whole group: the parent may still need its images.
-
-    Ctrl-C and cluster managers send their signal to every process. The parent's own SIGTERM ends a
-    worker as ever; so does the parent's end.
-    """
-
-    def end_if_the_parent_says_so() -> None:
-        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
-            pass
-        os._exit(0)
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    Thread(target=end_if_the_parent_says_so, daemon=True).start()

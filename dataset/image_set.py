@@ -2,22 +2,20 @@
 
 import fcntl
 import os
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Tensor
 
-from dataset.augmentation import Augmentation, augment, normalize
+from dataset.augmentation import Augmentation
 from dataset.image_folder import load_image_folder
 from dataset.pixel_statistics import PUBLISHED_STATISTICS, Statistics, statistics_from_dict
 from runtime.atomic_file import write_json
 from runtime.errors import UserError
 from runtime.untrusted import load_json
-from utils import derive_seed
 
 SET_NAMES = ("cifar10", "cifar100", "digits", "folder")
 
@@ -162,68 +160,3 @@ def _load_cifar(name: str, data: str, split: str) -> ImageSet:
     images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
     names = tuple(dataset.classes)
     return ImageSet(images, torch.tensor(dataset.targets), len(names), names)
-
-
-def training_steps(images: int, batch_size: int, world_size: int = 1) -> int:
-    """How many batches `training_batches` yields to each process."""
-    whole, rest = divmod(images, batch_size)
-    return (whole if batch_size >= 2 * world_size else 0) + (rest >= 2 * world_size)
-
-
-def training_batches(
-    image_set: ImageSet,
-    batch_size: int,
-    augmentation: Augmentation,
-    statistics: Statistics,
-    seed: int,
-    device: torch.device,
-    rank: int = 0,
-    world_size: int = 1,
-    first_step: int = 0,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """One pass over the set in random order, augmented.
-
-    Args:
-        batch_size: of all processes together.
-        seed: of the order, which all processes share, and of the augmentation.
-        device: where the batches are augmented and used.
-        rank, world_size: this process takes every `world_size`-th image of each batch.
-        first_step: number of batches to leave out at the start.
-
-    Yields:
-        Images, float32 (n, 3, H, W), and labels, int64 (n,), on `device`. A last batch too small
-        for batch norm (fewer than two images a process) is left out.
-    """
-    mean, std = statistics.tensors(device)
-    data_device = image_set.images.device
-    shuffle = Generator(data_device).manual_seed(derive_seed(seed))
-    generator = Generator(device)
-    order = torch.randperm(len(image_set), generator=shuffle, device=data_device)
-    batches = order.split(batch_size)[first_step:]
-    for step, indices in enumerate(batches, start=first_step):
-        if len(indices) < 2 * world_size:
-            return
-        generator.manual_seed(derive_seed(seed, rank, step))
-        own = indices[rank::world_size]
-        images = image_set.images[own].to(device, non_blocking=True)
-        labels = image_set.labels[own].to(device, non_blocking=True)
-        yield augment(images, augmentation, mean, std, generator), labels
-
-
-def evaluation_batches(
-    image_set: ImageSet,
-    batch_size: int,
-    statistics: Statistics,
-    device: torch.device,
-    rank: int = 0,
-    world_size: int = 1,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """This process's part of the set in order, normalised; each image once over all processes."""
-    mean, std = statistics.tensors(device)
-    own = torch.arange(rank, len(image_set), world_size, device=image_set.images.device)
-    if not len(own):
-        return
-    for indices in own.split(max(1, batch_size // world_size)):
-        images = image_set.images[indices].to(device, non_blocking=True)
-        labels = image_set.labels[indices].to(device, non_blocking=True)
-        yield normalize(images, mean, std), labels

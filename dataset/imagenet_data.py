@@ -3,6 +3,7 @@
 import os
 from argparse import Namespace
 
+from dataset.batching import Batching
 from dataset.encoded_batches import Loading
 from dataset.pixel_statistics import PUBLISHED_STATISTICS, Statistics
 from runtime.arguments import ArgumentParser, non_negative_int, positive_int
@@ -74,10 +75,7 @@ def plan_loading(
         image_size,
         validation_resize,
         statistics,
-        args.batch_size,
+        Batching(args.batch_size, processes.device, processes.rank, processes.size),
         workers,
-        processes.device,
-        processes.rank,
-        processes.size,
         **training,
     )

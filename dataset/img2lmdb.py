@@ -20,29 +20,9 @@ if __name__ == "__main__":  # run as dataset/img2lmdb.py: the root is not on the
 import lmdb
 from PIL import Image
 
-from dataset.decoding import (
-    UNREADABLE,
-    check_image_size,
-    decoding_pool,
-    open_image,
-    to_rgb,
-)
-from dataset.image_list import (
-    SPLITS,
-    labels_in,
-    labels_of_keys,
-    list_file,
-    read_list,
-    write_list,
-)
-from dataset.lmdb_set import (
-    MAX_LABEL,
-    decode_value,
-    encode_value,
-    is_lmdb,
-    keys_in,
-    open_to_read,
-)
+from dataset.decoding import UNREADABLE, check_image_size, decoding_pool, open_image, to_rgb
+from dataset.image_list import SPLITS, labels_in, labels_of_keys, list_file, read_list, write_list
+from dataset.lmdb_set import MAX_LABEL, decode_value, encode_value, is_lmdb, keys_in, open_to_read
 from runtime.arguments import ArgumentParser, positive_int
 from runtime.atomic_file import write_json
 from runtime.errors import UserError, run_script

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import re
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -24,6 +25,13 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message.removeprefix('argument ')} (see {self.prog} --help)")
+
+
+def file_name(text: str) -> str:
+    """The name of a weights file for a run folder, as a type for argparse."""
+    if not re.fullmatch(r"[\w-][\w.-]*\.(pt|pth)", text) or text.startswith("checkpoint."):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a plain name such as weights.pt")
+    return text
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -87,3 +95,13 @@ def as_typed(path: Path) -> str:
 def script_command(script: str) -> list[str]:
     """How to start a script of this project with this Python, from the current folder."""
     return [as_typed(Path(sys.executable)), as_typed(ROOT / script)]
+
+
+def add_tensorboard_argument(parser: ArgumentParser) -> None:
+    """Add `--tensorboard`, which is on unless turned off."""
+    parser.add_argument(
+        "--tensorboard",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="log scalars for TensorBoard into the run folder",
+    )

@@ -3,22 +3,11 @@
 import logging
 import shlex
 import sys
-from argparse import BooleanOptionalAction
 from collections.abc import Mapping
 from pathlib import Path
 
-from runtime.arguments import ArgumentParser, as_typed
+from runtime.arguments import as_typed
 from runtime.run_folder import RunFolder
-
-
-def add_tensorboard_argument(parser: ArgumentParser) -> None:
-    """Add `--tensorboard`, which is on unless turned off."""
-    parser.add_argument(
-        "--tensorboard",
-        action=BooleanOptionalAction,
-        default=True,
-        help="log scalars for TensorBoard into the run folder",
-    )
 
 
 class ScalarLog:

@@ -14,8 +14,10 @@ import torch
 from runtime.arguments import script_command
 from runtime.errors import UserError
 from runtime.interruption import Interrupted, Interruption
+from runtime.out_of_memory import memory_advice
 from runtime.processes import LOST, Processes, launched
 from runtime.run_folder import RunFolder
+from speed.memory import keep_freed_memory
 
 DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 
@@ -24,20 +26,25 @@ def run_session(
     kind: str,
     args: Namespace,
     device: torch.device,
-    work: Callable[[Namespace, RunFolder | None, Processes], None],
+    work: Callable[[RunFolder | None, Processes], None],
+    memory_flags: str,
 ) -> None:
     """Call `work` in each process, in the main one with the run folder of `kind`.
+
+    Args:
+        memory_flags: what to lower when memory runs out, as advice to the user.
 
     Raises:
         Interrupted: a signal asked to stop; the log says how to go on.
         UserError: `work` raises one, the disk is full or broken, or another process has ended.
     """
+    keep_freed_memory()
     interruption = Interruption()
-    with interruption.handled(twice=launched()):
+    with memory_advice(memory_flags), interruption.handled(twice=launched()):
         processes = Processes(device, interruption)
         run = RunFolder.for_run(kind, args) if processes.is_main else None
         try:
-            work(args, run, processes)
+            work(run, processes)
             processes.close()
         except Interrupted as stop:
             if run:

@@ -8,55 +8,20 @@ the same, and a pair's results are merged only when both are known.
 import logging
 import math
 import time
-from collections.abc import Iterator
+from argparse import Namespace
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dataset.augmentation import Augmentation
-from dataset.image_set import (
-    ImageSet,
-    Statistics,
-    evaluation_batches,
-    training_batches,
-    training_steps,
-)
+from dataset.batching import Batches
 from genotypes import Genotype
 from model_search import ArchInfo, Supernet
+from report.run import Run
 from runtime.interruption import Interruption
-from speed.cuda_graphs import Recorder, ReplayedStep, Step
-from utils import Meter, all_finite, autocast, clip_gradients
-
-
-@dataclass(frozen=True)
-class SearchData:
-    """The images that candidates are trained on and those they are validated on."""
-
-    train_set: ImageSet
-    validation_set: ImageSet
-    augmentation: Augmentation
-    statistics: Statistics
-    batch_size: int
-    device: torch.device
-
-    @property
-    def steps(self) -> int:
-        """Training steps of one pass."""
-        return training_steps(len(self.train_set), self.batch_size)
-
-    def training_batches(self, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """One pass in random order, augmented."""
-        return training_batches(
-            self.train_set, self.batch_size, self.augmentation, self.statistics, seed, self.device
-        )
-
-    def validation_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """One pass, not augmented."""
-        return evaluation_batches(
-            self.validation_set, self.batch_size, self.statistics, self.device
-        )
+from speed.cuda_graphs import CudaGraphs, Recorder, ReplayedStep, Step
+from utils import Meter, all_finite, autocast, choose_precision, clip_gradients
 
 
 @dataclass(frozen=True)
@@ -105,7 +70,7 @@ class CandidateTrainer:
     def __init__(
         self,
         supernet: Supernet,
-        data: SearchData,
+        data: Batches,
         precision: torch.dtype,
         report_freq: int,
         recorder: Recorder | None = None,
@@ -113,6 +78,7 @@ class CandidateTrainer:
     ) -> None:
         self.supernet = supernet
         self.data = data
+        self.device = next(supernet.parameters()).device
         self.precision = precision
         self.report_freq = report_freq
         self.recorder = recorder
@@ -179,7 +145,7 @@ class CandidateTrainer:
         """Mean loss and accuracy in percent of `genotype` on the validation images."""
         self.supernet.eval()
         arch_info = self.supernet.arch_info(genotype)
-        meter = Meter(self.data.device)
+        meter = Meter(self.device)
 
         @self._replayed
         def validate_on(images: Tensor, labels: Tensor) -> None:
@@ -198,3 +164,16 @@ class CandidateTrainer:
     def _replayed(self, step: Step) -> Step:
         # A candidate's steps differ in nothing but the images, so that one recording serves all.
         return ReplayedStep(step, self.recorder) if self.recorder else step
+
+
+def make_trainer(args: Namespace, supernet: Supernet, data: Batches, run: Run) -> CandidateTrainer:
+    """The trainer that the search's flags ask for."""
+    device = run.processes.device
+    return CandidateTrainer(
+        supernet,
+        data,
+        choose_precision(args.precision, device),
+        args.report_freq,
+        CudaGraphs(device) if args.cuda_graphs else None,
+        run.processes.interruption,
+    )

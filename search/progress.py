@@ -1,6 +1,5 @@
 """Where a search stands: which pairs are done, what is recorded of them, and how it is resumed."""
 
-import logging
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -8,17 +7,10 @@ from pathlib import Path
 from torch import Tensor
 
 from report.history import Generation, PairRecord
-from runtime.checkpoint import (
-    check_weights,
-    load_newest_checkpoint,
-    published_state_dict,
-    save_checkpoint,
-)
+from report.run import Run
+from runtime.checkpoint import check_weights, load_newest_checkpoint, published_state_dict
 from runtime.errors import UserError
-from runtime.processes import Processes
 from runtime.progress import format_seconds, progress_bar
-from runtime.run_folder import RunFolder
-from runtime.scalar_log import ScalarLog
 from runtime.untrusted import is_whole_number
 from search.candidate import Outcome
 from slow_fast_learning import Population
@@ -30,10 +22,12 @@ Pair = tuple[int, int]
 
 
 class SearchProgress:
-    """Counts generations and pairs; in the main process it writes history and checkpoints.
+    """Counts generations and pairs, records what came of them, and saves after each round.
 
     Args:
-        run: the run folder; None in all processes but the main one.
+        run: where that is written.
+        generations: of the whole search.
+        learning, weight_set: what is saved and restored beside the counts.
 
     Attributes:
         generation: the current generation, from 0.
@@ -42,66 +36,60 @@ class SearchProgress:
     """
 
     def __init__(
-        self,
-        run: RunFolder | None,
-        processes: Processes,
-        generations: int,
-        learning: Population,
-        weight_set: Mapping[str, Tensor],
-        scalars: ScalarLog,
+        self, run: Run, generations: int, learning: Population, weight_set: Mapping[str, Tensor]
     ) -> None:
         self.run = run
-        self.processes = processes
+        self.processes = run.processes
         self.generations = generations
         self.learning = learning
         self.weight_set = weight_set
-        self.scalars = scalars
         self.generation = 0
         self.pairs: list[Pair] = []
         self.pairs_done = 0
-        self.log = logging.getLogger("relativenas")
         self._records: list[dict] = []
         self._pairs_each = len(learning.positions) // 2
 
-    @property
-    def finished(self) -> bool:
-        """Whether all generations are done."""
-        return self.generation == self.generations
-
-    def resume(self) -> None:
-        """Go on from the run folder's checkpoint, if the run got as far as writing one.
+    def begin(self, resume: bool) -> None:
+        """Begin, or go on from the run folder's checkpoint if the run got as far as writing one.
 
         Raises:
             UserError: the checkpoint or the history is damaged, or not one of this search.
         """
-        state = self._load_state(self.run.path / CHECKPOINT_FILE) if self.run else None
-        state = self.processes.broadcast(state)
-        if state:
-            self.generation = state["generation"]
-            self.pairs = [tuple(pair) for pair in state["pairs"]]
-            self.pairs_done = state["pairs_done"]
-            self.learning.load_state_dict(state["learning"])
-            for name, tensor in state["weight_set"].items():
-                self.weight_set[name].copy_(tensor)
-        if self.run:
+        if resume:
+            state = self.run.read(CHECKPOINT_FILE, self._load_state)
+            if state:
+                self.generation = state["generation"]
+                self.pairs = [tuple(pair) for pair in state["pairs"]]
+                self.pairs_done = state["pairs_done"]
+                self.learning.load_state_dict(state["learning"])
+                for name, tensor in state["weight_set"].items():
+                    self.weight_set[name].copy_(tensor)
             length = state["history_length"] if state else 0
             self._records = self.run.truncate_history(length, self._check_record)
-        self.log.info(
-            "resumed in generation %d after %d of its pairs", self.generation + 1, self.pairs_done
-        )
+            self.run.log.info(
+                "resumed in generation %d after %d of its pairs",
+                self.generation + 1, self.pairs_done,
+            )  # fmt: skip
+        self.run.begin(self.generation)
 
-    def remaining_rounds(self) -> Iterator[list[Pair]]:
-        """The current generation's pairs still to do, one a process at a time; drawn if new."""
-        if not self.pairs:
-            self.pairs = self.learning.draw_pairs()
+    def rounds(self) -> Iterator[list[Pair]]:
+        """The pairs still to do, generation by generation, one a process at a time.
+
+        With one process a round is one pair, as published. A round must be saved before the next.
+        """
         size = self.processes.size
-        firsts = range(self.pairs_done, len(self.pairs), size)
-        rounds = [self.pairs[first : first + size] for first in firsts]
-        name = f"generation {self.generation + 1}/{self.generations}"
-        return progress_bar(
-            rounds, name, "round", math.ceil(len(self.pairs) / size), self.pairs_done // size,
-            shown=self.processes.is_main,
-        )  # fmt: skip
+        while self.generation < self.generations:
+            # Drawn once; a resumed search has the pairs of the generation it was stopped in.
+            self.pairs = self.pairs or self.learning.draw_pairs()
+            firsts = range(self.pairs_done, len(self.pairs), size)
+            yield from progress_bar(
+                [self.pairs[first : first + size] for first in firsts],
+                f"generation {self.generation + 1}/{self.generations}",
+                "round",
+                math.ceil(len(self.pairs) / size),
+                self.pairs_done // size,
+                shown=self.processes.is_main,
+            )
 
     def record_pair(self, pair: Pair, outcomes: list[Outcome], slow: int | None) -> None:
         """Write a pair's outcome to the history; `save` counts it as done."""
@@ -118,9 +106,8 @@ class SearchProgress:
         }
         self.pairs_done += 1
         self._records.append(record)
-        if self.run:
-            self.run.append_history(record)
-        self.log.info(
+        self.run.record(record)
+        self.run.log.info(
             "generation %d pair %d/%d: members %d and %d, losses %.4f and %.4f, "
             "accuracies %.2f %% and %.2f %%, slow learner %s, %s",
             self.generation + 1, self.pairs_done, len(self.pairs), *pair,
@@ -132,18 +119,20 @@ class SearchProgress:
         """Write the checkpoint after a round; at a generation's end go over to the next one."""
         # All processes must be about to save the same.
         self.processes.check_agreement(self.weight_set.values(), self.learning.state_dict())
-        if self.pairs_done == len(self.pairs):
+        generation_ends = self.pairs_done == len(self.pairs)
+        if generation_ends:
             self._finish_generation()
-        if self.run:
-            state = {
-                "generation": self.generation,
-                "pairs": self.pairs,
-                "pairs_done": self.pairs_done,
-                "learning": self.learning.state_dict(),
-                "weight_set": self.weight_set,
-                "history_length": len(self._records),
-            }
-            save_checkpoint(state, self.run.path / CHECKPOINT_FILE, keep_previous=True)
+        state = {
+            "generation": self.generation,
+            "pairs": self.pairs,
+            "pairs_done": self.pairs_done,
+            "learning": self.learning.state_dict(),
+            "weight_set": self.weight_set,
+            "history_length": len(self._records),
+        }
+        self.run.save(CHECKPOINT_FILE, state, keep_previous=True)
+        if generation_ends:
+            self.run.refresh_report()
 
     def _load_state(self, path: Path) -> dict | None:
         state = load_newest_checkpoint(path)
@@ -200,12 +189,12 @@ class SearchProgress:
         seconds = own.seconds / self.processes.size
         so_far = sum(record["seconds"] for record in self._records) / self.processes.size
         seconds_left = (self.generations - done) * so_far / done
-        self.log.info(
+        self.run.log.info(
             "generation %d/%d: diversity %.3f, best loss %.4f, %s, %s left",
             done, self.generations, own.diversity, own.losses.best,
             format_seconds(seconds), format_seconds(seconds_left),
         )  # fmt: skip
-        self.scalars.write(done, own.scalars())
+        self.run.write_scalars(done, own.scalars())
         self.generation = done
         self.pairs = []
         self.pairs_done = 0

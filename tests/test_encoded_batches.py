@@ -5,6 +5,7 @@ import pytest
 import torch
 from helpers import write_image_folder, write_lmdb_set
 
+from dataset.batching import Batching
 from dataset.encoded_batches import Loading, evaluation_batches, training_batches
 from dataset.encoded_images import open_images
 from dataset.image_set import Statistics
@@ -28,7 +29,8 @@ def images(data):
 
 
 def loading(workers=0, rank=0, world_size=1, **options):
-    return Loading(16, 18, PLAIN, 10, workers, torch.device("cpu"), rank, world_size, **options)
+    batching = Batching(10, torch.device("cpu"), rank, world_size)
+    return Loading(16, 18, PLAIN, batching, workers, **options)
 
 
 def joined(batches):
@@ -84,7 +86,7 @@ def test_half_of_the_images_are_mirrored_and_colours_change(tmp_path):
     whole = {"crop_scale": (1.0, 1.0)}
     (original,) = (batch[0] for batch in evaluation_batches(images, loading()))
     mirrored = 0
-    assert loading().steps(1) == 0  # one image is too few for batch norm
+    assert loading().batching.steps(1) == 0  # one image is too few for batch norm
     images._keys, images._labels = np.repeat(images._keys, 200), np.repeat(images._labels, 200)
     plain, _ = joined(training_batches(images, loading(jitter=(0, 0, 0, 0), **whole), 1))
     for image in plain:

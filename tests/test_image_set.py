@@ -7,14 +7,14 @@ from helpers import write_image_folder
 from PIL import Image
 
 from dataset.augmentation import Augmentation
+from dataset.batching import Batching
+from dataset.image_batches import evaluation_batches, training_batches
 from dataset.image_set import (
     ImageSet,
     Statistics,
-    evaluation_batches,
     image_statistics,
     load_image_set,
     set_augmentation,
-    training_batches,
 )
 from runtime.errors import UserError
 
@@ -91,10 +91,10 @@ PLAIN = Augmentation(0, False, 0)
 def test_processes_share_out_each_training_batch(world_size):
     image_set = numbered_set(50)
     parts = [
-        list(training_batches(image_set, 12, PLAIN, STATISTICS, 5, CPU, rank, world_size))
+        list(training_batches(image_set, PLAIN, STATISTICS, Batching(12, CPU, rank, world_size), 5))
         for rank in range(world_size)
     ]
-    whole = list(training_batches(image_set, 12, PLAIN, STATISTICS, 5, CPU))
+    whole = list(training_batches(image_set, PLAIN, STATISTICS, Batching(12, CPU), 5))
     last_is_left_out = world_size > 1  # 50 = 4·12 + 2: two images are too few for two processes
     assert len(whole) == 5
     assert {len(part) for part in parts} == {4 if last_is_left_out else 5}
@@ -106,9 +106,9 @@ def test_processes_share_out_each_training_batch(world_size):
 
 
 def test_another_seed_gives_another_order():
-    image_set = numbered_set(50)
+    image_set, batching = numbered_set(50), Batching(10, CPU)
     orders = [
-        torch.cat([y for _, y in training_batches(image_set, 10, PLAIN, STATISTICS, seed, CPU)])
+        torch.cat([y for _, y in training_batches(image_set, PLAIN, STATISTICS, batching, seed)])
         for seed in (1, 1, 2)
     ]
     assert torch.equal(orders[0], orders[1])
@@ -121,7 +121,9 @@ def test_each_image_is_evaluated_once(world_size):
     labels = [
         label
         for rank in range(world_size)
-        for _, batch in evaluation_batches(numbered_set(50), 8, STATISTICS, CPU, rank, world_size)
+        for _, batch in evaluation_batches(
+            numbered_set(50), STATISTICS, Batching(8, CPU, rank, world_size)
+        )
         for label in batch.tolist()
     ]
     assert sorted(labels) == list(range(50))

@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from dataset.augmentation import Augmentation
+from dataset.batching import Batching
+from dataset.image_batches import ImageBatches
 from dataset.image_set import ImageSet, Statistics
 from genotypes import DARTS_V2, PRIMITIVES, RelativeNAS
 from model import NetworkCIFAR
 from model_search import Supernet, operation_index
-from search.candidate import CandidateTrainer, SearchData, TrainingRecipe
+from search.candidate import CandidateTrainer, TrainingRecipe
 from slow_fast_learning import slow_and_fast, update_weight_set
 
 RECIPE = TrainingRecipe(
@@ -27,13 +29,12 @@ def make_trainer(supernet, label_count=3, recorder=None, batch_size=8):
     generator = torch.Generator().manual_seed(1)
     images = torch.randint(256, (40, 3, 8, 8), dtype=torch.uint8, generator=generator)
     labels = torch.randint(label_count, (40,), generator=generator)
-    data = SearchData(
+    data = ImageBatches(
         ImageSet(images[:20], labels[:20], 3),
         ImageSet(images[20:], labels[20:], 3),
         Augmentation(1, True, 2),
         Statistics((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
-        batch_size=batch_size,
-        device=torch.device("cpu"),
+        Batching(batch_size, torch.device("cpu")),
     )
     return CandidateTrainer(supernet, data, torch.float32, 100, recorder)
 

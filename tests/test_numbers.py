@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers import assert_one_line, call_script, only_folder, write_image_folder
 
-import train
+from dataset import image_batches
 from search import candidate
 from training import loop
 from training.loop import FirstNonFinite
@@ -48,9 +48,9 @@ def test_finite_numbers_are_not_remembered():
     assert not all_finite([torch.zeros(3), torch.tensor([0.0, math.nan])])
 
 
-def poison_batches(module, monkeypatch, bad, pick):
+def poison_batches(monkeypatch, bad, pick):
     """The images of the training batches that `pick` counts out hold a `bad` number."""
-    true_batches = module.training_batches
+    true_batches = image_batches.training_batches
     count = 0
 
     def poisoned(*arguments):
@@ -61,7 +61,7 @@ def poison_batches(module, monkeypatch, bad, pick):
                 images[0, 0, 0, 0] = bad
             yield images, labels
 
-    monkeypatch.setattr(module, "training_batches", poisoned)
+    monkeypatch.setattr(image_batches, "training_batches", poisoned)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -69,7 +69,7 @@ def poison_batches(module, monkeypatch, bad, pick):
 def test_training_stops_with_the_step_and_the_last_good_checkpoint(
     bad, report_freq, tiny, tmp_path, monkeypatch, capsys
 ):
-    poison_batches(train, monkeypatch, bad, lambda count: count == STEPS + 5)
+    poison_batches(monkeypatch, bad, lambda count: count == STEPS + 5)
     arguments = [*tiny, "--epochs", "3", "--report_freq", report_freq, "--save", tmp_path / "EXP"]
     status = call_script("train", arguments, monkeypatch)
     folder = only_folder(tmp_path)
@@ -82,7 +82,7 @@ def test_training_stops_with_the_step_and_the_last_good_checkpoint(
 
 
 def test_in_the_first_epoch_there_is_no_good_checkpoint(tiny, tmp_path, monkeypatch, capsys):
-    poison_batches(train, monkeypatch, math.nan, lambda count: count == 1)
+    poison_batches(monkeypatch, math.nan, lambda count: count == 1)
     status = call_script("train", [*tiny, "--epochs", "3", "--save", tmp_path / "EXP"], monkeypatch)
     assert_one_line(status, capsys, "in step 1 of epoch 1", "no good checkpoint yet")
     assert not list(only_folder(tmp_path).glob("*.pt"))
@@ -161,7 +161,7 @@ def test_a_ruined_candidate_loses_and_never_reaches_the_weight_set(
 
 
 def test_a_candidate_trained_on_nan_loses(tiny, tmp_path, monkeypatch):
-    poison_batches(candidate, monkeypatch, math.nan, lambda count: count <= STEPS // 2)
+    poison_batches(monkeypatch, math.nan, lambda count: count <= STEPS // 2)
     arguments = [*tiny, "--pop_size", "4", "--epochs", "1", "--save", tmp_path / "EXP"]
     assert call_script("train_search", arguments, monkeypatch) == 0
     folder = only_folder(tmp_path)

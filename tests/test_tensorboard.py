@@ -16,10 +16,8 @@ from helpers import (
 )
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from report import page
+from report import page, run
 from runtime import checkpoint
-from search import progress
-from training import loop
 
 SEARCH = ["--pop_size", "4", "--epochs", "2"]
 
@@ -89,7 +87,7 @@ class Stopped(BaseException):
     """Stands for a kill, which nothing in the scripts can catch."""
 
 
-def stop_at_save(monkeypatch, module, name, count):
+def stop_at_save(monkeypatch, name, count):
     """Stop the run as it is about to write the checkpoint `name` for the `count`-th time."""
     saved = []
 
@@ -99,14 +97,14 @@ def stop_at_save(monkeypatch, module, name, count):
             raise Stopped
         checkpoint.save_checkpoint(content, path, keep_previous)
 
-    monkeypatch.setattr(module, "save_checkpoint", save)
+    monkeypatch.setattr(run, "save_checkpoint", save)
 
 
 def test_a_search_stopped_before_its_checkpoint_has_no_step_twice(
     small_set, tmp_path, monkeypatch, capsys
 ):
     arguments = [*small_set, *SEARCH, "--save", tmp_path / "EXP"]
-    stop_at_save(monkeypatch, progress, "checkpoint.pt", 2)
+    stop_at_save(monkeypatch, "checkpoint.pt", 2)
     with pytest.raises(Stopped):
         call_script("train_search", arguments, monkeypatch)
     folder = only_folder(tmp_path)
@@ -125,7 +123,7 @@ def test_a_training_stopped_before_its_checkpoint_has_no_step_twice(
     small_set, tmp_path, monkeypatch
 ):
     arguments = [*small_set, *TRAINING, "--save", tmp_path / "EXP"]
-    stop_at_save(monkeypatch, loop, "last.pt", 2)
+    stop_at_save(monkeypatch, "last.pt", 2)
     with pytest.raises(Stopped):
         call_script("train", arguments, monkeypatch)
     folder = only_folder(tmp_path)
