@@ -200,9 +200,7 @@ class NetworkImageNet(_Network):
             nn.BatchNorm2d(C),
         )
         self.stem1 = nn.Sequential(
-            nn.ReLU(),
-            nn.Conv2d(C, C, 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(C),
+            nn.ReLU(), nn.Conv2d(C, C, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(C)
         )
         self._add_cells(genotype, C, C, reduction_prev=True)
 

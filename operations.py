@@ -56,8 +56,7 @@ class SepConv(nn.Module):
     def __init__(self, C: int, kernel_size: int, stride: int) -> None:
         super().__init__()
         self.op = nn.Sequential(
-            *_depthwise_separable(C, kernel_size, stride),
-            *_depthwise_separable(C, kernel_size, 1),
+            *_depthwise_separable(C, kernel_size, stride), *_depthwise_separable(C, kernel_size, 1)
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -296,11 +296,7 @@ def _difference(values: Summary, other: Summary, budget: int) -> str:
     return f"{difference:+.3f} at {budget}{' (intervals apart)' if apart else ''}"
 
 
-def plot(
-    results: dict[str, list[Summaries]],
-    best: dict[str, float],
-    path: Path,
-) -> None:
+def plot(results: dict[str, list[Summaries]], best: dict[str, float], path: Path) -> None:
     """Draw the mean curves and their 95 % intervals: a row per account, a column per image set."""
     import matplotlib
 

@@ -77,8 +77,6 @@ def evaluation_batches(
         yield normalize(images, mean, std), labels
 
 
-def _to_device(
-    image_set: ImageSet, indices: Tensor, device: torch.device
-) -> tuple[Tensor, Tensor]:
+def _to_device(image_set: ImageSet, indices: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
     images = image_set.images[indices].to(device, non_blocking=True)
     return images, image_set.labels[indices].to(device, non_blocking=True)

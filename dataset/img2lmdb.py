@@ -93,10 +93,7 @@ def _begin(folder: Path, label_of: dict[str, int], image_size: int | None) -> di
         UserError: another LMDB is there.
     """
     lines = "".join(f"{key} {label}\n" for key, label in label_of.items())
-    origin = {
-        "list_sha256": hashlib.sha256(lines.encode()).hexdigest(),
-        "image_size": image_size,
-    }
+    origin = {"list_sha256": hashlib.sha256(lines.encode()).hexdigest(), "image_size": image_size}
     path = folder / STATE_FILE
     if path.exists():
         try:

@@ -326,11 +326,7 @@ def read_run(path: str | Path) -> SearchHistory | TrainingHistory:
         for pair in pairs:
             by_number.setdefault(pair.generation, []).append(pair)
         generations = [Generation(number, by_number[number]) for number in sorted(by_number)]
-        population = _read_json(
-            folder / POPULATION_FILE,
-            _population,
-            problems,
-        )
+        population = _read_json(folder / POPULATION_FILE, _population, problems)
         return SearchHistory(*common, generations, population)
     epochs = _read_history(folder, EpochRecord.from_record, problems)
     confusion = _read_json(folder / CONFUSION_FILE, Confusion.from_record, problems)

@@ -18,9 +18,7 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def __init__(self, description: str | None) -> None:
         super().__init__(
-            description=description,
-            allow_abbrev=False,
-            formatter_class=_HelpFormatter,
+            description=description, allow_abbrev=False, formatter_class=_HelpFormatter
         )
 
     def error(self, message: str) -> NoReturn:

@@ -137,8 +137,7 @@ def test_random_crops_have_the_recipes_area_and_shape():
 
 
 @pytest.mark.parametrize(
-    ("size", "expected"),
-    [((1000, 30), Box(480, 0, 40, 30)), ((30, 1000), Box(0, 480, 30, 40))],
+    ("size", "expected"), [((1000, 30), Box(480, 0, 40, 30)), ((30, 1000), Box(0, 480, 30, 40))]
 )
 def test_images_too_long_for_any_crop_give_their_middle(size, expected):
     draws = np.full((CROP_ATTEMPTS, 4), 0.999)

@@ -212,8 +212,7 @@ def make_folder(path, script, records=(), tail="", **settings):
 
 
 @pytest.mark.parametrize(
-    ("script", "sections"),
-    [("train_search.py", SEARCH_SECTIONS), ("train.py", TRAINING_SECTIONS)],
+    ("script", "sections"), [("train_search.py", SEARCH_SECTIONS), ("train.py", TRAINING_SECTIONS)]
 )
 def test_a_run_that_has_just_begun(script, sections, tmp_path, monkeypatch, capsys):
     folder = make_folder(tmp_path / "run", script)

@@ -292,9 +292,7 @@ def new_confusion(classes: int, device: torch.device) -> Tensor | None:
     return torch.zeros((classes, classes), dtype=torch.int64, device=device)
 
 
-def save_confusion(
-    run: Run, counts: Tensor | None, class_names: Sequence[str], epoch: int
-) -> None:
+def save_confusion(run: Run, counts: Tensor | None, class_names: Sequence[str], epoch: int) -> None:
     """Write what `evaluate` counted, with the classes' names and the epoch (from 1), as JSON."""
     if counts is not None:
         content = {"epoch": epoch, "classes": list(class_names), "counts": counts.tolist()}
