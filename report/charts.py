@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from genotypes import PRIMITIVES
 from report.cell_drawing import OPERATION_COLOURS
-from report.history import Confusion, EpochRecord, Generation, Spread
+from report.records import Confusion, EpochRecord, Generation, Spread
 
 BEST_COLOUR = "#0072B2"
 MEDIAN_COLOUR = "#D55E00"

@@ -1,253 +1,33 @@
 """What a run folder tells of its run, read back however far the run got and however it ended.
 
-Nothing in a run folder is trusted: what is not of the form that the scripts write is left out and
-counted.
+What is not of the form that the scripts write (report/records.py) is left out and counted.
 """
 
 import json
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-
-from genotypes import PRIMITIVES, Genotype, genotype_from_dict, load_genotype
+from genotypes import Genotype, load_genotype
+from report.records import (
+    CONFUSION_FILE,
+    GENOTYPE_FILE,
+    POPULATION_FILE,
+    Confusion,
+    EpochRecord,
+    Generation,
+    Member,
+    PairRecord,
+)
 from runtime.errors import UserError
 from runtime.run_folder import HISTORY_FILE
 from runtime.settings import read_settings
-from runtime.untrusted import is_number, is_whole_number
-
-POPULATION_FILE = "population.json"
-GENOTYPE_FILE = "genotype.json"
-CONFUSION_FILE = "confusion.json"
-REPORT_FILE = "report.html"
 
 SEARCH_SCRIPTS = ("train_search.py",)
 TRAINING_SCRIPTS = ("train.py", "train_imagenet.py")
 
 Record = TypeVar("Record")
-
-
-@dataclass(frozen=True)
-class PairRecord:
-    """A pair of the search: a line of its history.
-
-    Attributes:
-        generation: from 0.
-        members: places in the population.
-        genotypes, losses, accuracies: of the two members; None for a number that is not finite.
-        slow: the slow learner's place; None if neither loss is finite.
-        diversity: of the population after the pair's update.
-        seconds: of both turns.
-    """
-
-    generation: int
-    members: tuple[int, int]
-    genotypes: tuple[Genotype, Genotype]
-    losses: tuple[float | None, float | None]
-    accuracies: tuple[float | None, float | None]
-    slow: int | None
-    diversity: float
-    seconds: float
-
-    @classmethod
-    def from_record(cls, record: dict) -> "PairRecord":
-        """From a line of the history; raises ValueError, TypeError or KeyError if it is not one."""
-        members = _two(record["members"], _whole_number)
-        slow = record["slow"]
-        if slow is not None and slow not in members:
-            raise ValueError("the slow learner is none of the pair")
-        return cls(
-            generation=_whole_number(record["generation"]),
-            members=members,
-            genotypes=_two(record["genotypes"], genotype_from_dict),
-            losses=_two(record["losses"], _finite_or_none),
-            accuracies=_two(record["accuracies"], _finite_or_none),
-            slow=slow,
-            diversity=_finite(record["diversity"]),
-            seconds=_finite(record["seconds"]),
-        )
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Best, median and quartiles of the finite numbers among a generation's."""
-
-    best: float
-    lower_quartile: float
-    median: float
-    upper_quartile: float
-
-    @classmethod
-    def of(cls, numbers: Sequence[float | None], best: Callable) -> "Spread":
-        """Of `numbers`, all NaN if none is finite; `best` is min or max."""
-        finite = [number for number in numbers if number is not None]
-        if not finite:
-            return cls(*[math.nan] * 4)
-        return cls(best(finite), *np.percentile(finite, [25, 50, 75]).tolist())
-
-
-@dataclass(frozen=True)
-class Generation:
-    """A generation of the search, as far as it got.
-
-    Attributes:
-        number: from 0.
-        pairs: those done, in their order.
-    """
-
-    number: int
-    pairs: list[PairRecord]
-
-    @property
-    def losses(self) -> Spread:
-        return Spread.of([loss for pair in self.pairs for loss in pair.losses], min)
-
-    @property
-    def accuracies(self) -> Spread:
-        return Spread.of([number for pair in self.pairs for number in pair.accuracies], max)
-
-    @property
-    def diversity(self) -> float:
-        return self.pairs[-1].diversity
-
-    @property
-    def seconds(self) -> float:
-        return sum(pair.seconds for pair in self.pairs)
-
-    @property
-    def best(self) -> tuple[Genotype, float] | None:
-        """The genotype of the lowest loss, and that loss."""
-        candidates = [
-            (loss, genotype)
-            for pair in self.pairs
-            for loss, genotype in zip(pair.losses, pair.genotypes, strict=True)
-            if loss is not None
-        ]
-        if not candidates:
-            return None
-        loss, genotype = min(candidates, key=lambda candidate: candidate[0])
-        return genotype, loss
-
-    def operation_shares(self, cell: str) -> dict[str, float]:
-        """How often each operation occurs in the candidates' cells, in percent of all.
-
-        Args:
-            cell: "normal" or "reduce".
-        """
-        names = [
-            name
-            for pair in self.pairs
-            for genotype in pair.genotypes
-            for name, _ in getattr(genotype, cell)
-        ]
-        return {name: 100 * names.count(name) / len(names) for name in PRIMITIVES}
-
-    def scalars(self) -> dict[str, float]:
-        """What TensorBoard shows of a generation, by tag."""
-        scalars = {"diversity": self.diversity, "seconds": self.seconds}
-        for name, spread in (("loss", self.losses), ("accuracy", self.accuracies)):
-            scalars[f"{name}/best"] = spread.best
-            scalars[f"{name}/median"] = spread.median
-        for cell in ("normal", "reduce"):
-            for name, share in self.operation_shares(cell).items():
-                scalars[f"operations_{cell}/{name}"] = share
-        return scalars
-
-
-@dataclass(frozen=True)
-class Member:
-    """A member of the final population; `loss` and `accuracy` with the final weight set."""
-
-    genotype: Genotype
-    loss: float | None
-    accuracy: float | None
-
-    @classmethod
-    def from_record(cls, record: dict) -> "Member":
-        return cls(
-            genotype_from_dict(record["genotype"]),
-            _finite_or_none(record["loss"]),
-            _finite_or_none(record["accuracy"]),
-        )
-
-
-@dataclass(frozen=True)
-class EpochRecord:
-    """An epoch of a training: a line of its history; accuracies in percent.
-
-    Attributes:
-        number: from 0.
-        images: that were seen, in training and validation.
-    """
-
-    number: int
-    learning_rate: float
-    training_loss: float | None
-    training_top1: float | None
-    validation_loss: float | None
-    validation_top1: float | None
-    validation_top5: float | None
-    images: int
-    seconds: float
-
-    @classmethod
-    def from_record(cls, record: dict) -> "EpochRecord":
-        """From a line of the history; raises ValueError, TypeError or KeyError if it is not one."""
-        training, validation = record["train"], record["validation"]
-        return cls(
-            _whole_number(record["epoch"]),
-            _finite(record["learning_rate"]),
-            _finite_or_none(training["loss"]),
-            _finite_or_none(training["top1"]),
-            _finite_or_none(validation["loss"]),
-            _finite_or_none(validation["top1"]),
-            _finite_or_none(validation["top5"]),
-            _whole_number(training["count"]) + _whole_number(validation["count"]),
-            _finite(record["seconds"]),
-        )
-
-    def scalars(self) -> dict[str, float]:
-        """What TensorBoard shows of an epoch, by tag."""
-        numbers = {
-            "loss/training": self.training_loss,
-            "loss/validation": self.validation_loss,
-            "top1/training": self.training_top1,
-            "top1/validation": self.validation_top1,
-            "top5/validation": self.validation_top5,
-            "learning_rate": self.learning_rate,
-            "seconds": self.seconds,
-            "images_per_second": self.images / self.seconds,
-        }
-        return {tag: math.nan if value is None else value for tag, value in numbers.items()}
-
-
-@dataclass(frozen=True)
-class Confusion:
-    """What the best checkpoint takes the validation images for.
-
-    Attributes:
-        epoch: of that checkpoint, counted from 1.
-        classes: their names.
-        counts: int64 (classes, classes); rows are the true classes, columns the predicted ones.
-    """
-
-    epoch: int
-    classes: list[str]
-    counts: np.ndarray
-
-    @classmethod
-    def from_record(cls, record: dict) -> "Confusion":
-        classes, counts = record["classes"], record["counts"]
-        size = len(classes)
-        if not size or not all(isinstance(name, str) for name in classes):
-            raise ValueError("no names of classes")
-        if len(counts) != size or any(len(row) != size for row in counts):
-            raise ValueError("not a square of counts")
-        numbers = [[_whole_number(count) for count in row] for row in counts]
-        return cls(_whole_number(record["epoch"]), classes, np.array(numbers, dtype=np.int64))
 
 
 @dataclass(frozen=True)
@@ -384,29 +164,3 @@ def _population(members: object) -> list[Member]:
     if not isinstance(members, list):
         raise ValueError("not a list")
     return [Member.from_record(member) for member in members]
-
-
-def _two(values: Sequence, convert: Callable[[object], Record]) -> tuple[Record, Record]:
-    first, second = values
-    return convert(first), convert(second)
-
-
-def _whole_number(value: object) -> int:
-    if not is_whole_number(value, 0, 2**53 - 1):
-        raise ValueError("not a whole number from 0 up")
-    return value
-
-
-def _finite_or_none(value: object) -> float | None:
-    if value is None or (type(value) is float and not math.isfinite(value)):
-        return None
-    if not is_number(value):
-        raise ValueError("not a number")
-    return float(value)
-
-
-def _finite(value: object) -> float:
-    number = _finite_or_none(value)
-    if number is None:
-        raise ValueError("not a finite number")
-    return number

@@ -16,15 +16,8 @@ from genotypes import Genotype
 from report.cell_drawing import draw_genotype
 from report.charts import confusion_matrix, search_curves, training_curves
 from report.figure_file import rendered
-from report.history import (
-    REPORT_FILE,
-    Confusion,
-    Generation,
-    RunHistory,
-    SearchHistory,
-    TrainingHistory,
-    read_run,
-)
+from report.history import RunHistory, SearchHistory, TrainingHistory, read_run
+from report.records import REPORT_FILE, Confusion, Generation
 from runtime.atomic_file import write_whole_file
 from runtime.errors import UserError
 from runtime.progress import format_seconds

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from report.history import Generation, PairRecord
+from report.records import Generation, PairRecord
 from report.run import Run
 from runtime.checkpoint import check_weights, load_newest_checkpoint, published_state_dict
 from runtime.errors import UserError

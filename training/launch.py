@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from genotypes import Genotype, load_genotype, resolve_genotype
-from report.history import GENOTYPE_FILE
+from report.records import GENOTYPE_FILE
 from report.run import Run
 from runtime.arguments import (
     ArgumentParser,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dataset.batching import Batches
-from report.history import CONFUSION_FILE, EpochRecord
+from report.records import CONFUSION_FILE, EpochRecord
 from report.run import Run
 from runtime.errors import UserError
 from runtime.interruption import Interrupted
