@@ -97,6 +97,16 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     )
     args = parse_training_arguments(parser, argv)
     check_data_path(args)
+    check_arguments(args)
+    return args
+
+
+def check_arguments(args: Namespace) -> None:
+    """Refuse numbers that do not go together, or that no flag's type can judge alone.
+
+    Raises:
+        UserError: names the flag and what is asked of it.
+    """
     if args.init_channels < 2:
         raise UserError(f"--init_channels {args.init_channels}: the stem needs at least 2")
     smallest, largest = args.crop_scale
@@ -111,7 +121,6 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     for name, (holds, demand) in checks.items():
         if not holds:
             raise UserError(f"--{name} {getattr(args, name)}: {demand}")
-    return args
 
 
 def train(args: Namespace, run: Run) -> None:
