@@ -12,6 +12,7 @@ from torch import nn
 from dataset.image_set import load_image_set
 from genotypes import RelativeNAS
 from model import NetworkCIFAR, NetworkImageNet
+from report import run
 from runtime.processes import Processes
 from training import loop
 from training.loop import evaluate
@@ -121,7 +122,7 @@ def test_best_is_the_first_epoch_with_the_highest_validation_top1(tmp_path, monk
         return {"loss": loss, "top1": top1, "top5": 100.0, "count": 24}
 
     monkeypatch.setattr(loop, "evaluate", validation)
-    monkeypatch.setattr(loop, "LiveReport", Mock())  # drawing takes longer than all the rest
+    monkeypatch.setattr(run, "LiveReport", Mock())  # drawing takes longer than all the rest
     arguments = [*flags, "--epochs", "4", "--save", tmp_path / "runs" / "EXP"]
     assert call_script("train", arguments, monkeypatch) == 0
     folder = only_folder(tmp_path / "runs")

@@ -17,10 +17,12 @@ import export
 import hubconf
 import test as test_script
 import train
+from dataset.batching import Batching
 from dataset.image_list import class_labels
-from dataset.image_set import STATISTICS_FILE, load_image_set, training_steps
+from dataset.image_set import STATISTICS_FILE, load_image_set
 from genotypes import RelativeNAS
 from model import NetworkCIFAR
+from report.run import Run
 from training.trained_network import describe_network
 from utils import derive_seed
 
@@ -52,13 +54,14 @@ def small_cifar(monkeypatch):
     monkeypatch.setattr(datasets, "CIFAR100", SmallCifar)
 
 
-def training_data(monkeypatch, *arguments, rank=0, size=1, run=None):
+def training_data(monkeypatch, *arguments, rank=0, size=1, folder=None):
     """The images that train.py trains and validates on, and what its checkpoints say of them."""
     handed_over = []
     monkeypatch.setattr(train, "fit", lambda *values, **_: handed_over.append(values))
     process = SimpleNamespace(device=CPU, rank=rank, size=size)
-    train.train(train.parse_arguments([*map(str, arguments)]), run, process)
-    ((_, _, _, description, data, _),) = handed_over
+    run = Run(folder, process)
+    train.train(train.parse_arguments([*map(str, arguments)]), run)
+    ((_, _, description, data, _),) = handed_over
     return data, description
 
 
@@ -125,7 +128,7 @@ def test_training_batches_equal_images_augmented_one_by_one(arguments, recipe, m
                 plain.data, np.array(plain.targets), derive_seed(3, epoch), rank, size, recipe,
                 PUBLISHED[arguments[1]],
             )  # fmt: skip
-            assert_batches(data.training_batches(epoch, 0), expected)
+            assert_batches(data.training_batches(derive_seed(3, epoch)), expected)
 
 
 def test_a_resumed_epoch_goes_on_with_the_same_batches(monkeypatch):
@@ -143,7 +146,7 @@ def test_digits_are_cropped_by_two_and_never_mirrored(monkeypatch):
     expected = plain_batches(
         pixels, labels, derive_seed(0, 7), 0, 1, (2, False, 8), measured, batch_size=500
     )
-    assert_batches(data.training_batches(7, 0), expected)
+    assert_batches(data.training_batches(derive_seed(0, 7)), expected)
     np.testing.assert_allclose([description["mean"], description["std"]], measured)
 
 
@@ -201,8 +204,8 @@ def test_an_epoch_has_as_many_steps_as_it_yields_batches(size, monkeypatch):
     data, _ = training_data(monkeypatch, "--set", "cifar10", "--batch_size", 8, size=size)
     assert data.steps == len(list(data.training_batches(0, 0))) == (6 if size == 1 else 5)
     # A rest of two images a process is still a batch, of less it is not.
-    assert training_steps(8 + 2 * size, 8, size) == 2
-    assert training_steps(8 + 2 * size - 1, 8, size) == 1
+    assert Batching(8, CPU, 0, size).steps(8 + 2 * size) == 2
+    assert Batching(8, CPU, 0, size).steps(8 + 2 * size - 1) == 1
 
 
 def write_folder_set(root):
@@ -228,14 +231,14 @@ def test_statistics_are_those_of_the_training_images_and_kept(tmp_path, monkeypa
     write_folder_set(tmp_path)
     Image.new("RGB", (12, 12), "white").save(tmp_path / "test" / "a" / "white.png")
     arguments = ["--set", "folder", "--data", tmp_path, "--image_size", 12, "--batch_size", 6]
-    run = SimpleNamespace(path=tmp_path)
-    _, description = training_data(monkeypatch, *arguments, run=run)
+    folder = SimpleNamespace(path=tmp_path)
+    _, description = training_data(monkeypatch, *arguments, folder=folder)
     files = (tmp_path / "train").glob("*/*.png")
     pixels = np.stack([np.asarray(Image.open(file)) for file in files]) / 255
     np.testing.assert_allclose(description["mean"], pixels.mean((0, 1, 2)))
     np.testing.assert_allclose(description["std"], pixels.std((0, 1, 2)))
     (tmp_path / STATISTICS_FILE).write_text('{"mean": [0, 0.1, 0.2], "std": [1, 2, 3]}')
-    data, again = training_data(monkeypatch, *arguments, run=run)
+    data, again = training_data(monkeypatch, *arguments, folder=folder)
     assert (again["mean"], again["std"]) == ((0, 0.1, 0.2), (1, 2, 3))
     white = next(iter(data.validation_batches()))[0][1]
     np.testing.assert_allclose(white.mean((1, 2)), [1, 0.45, 0.8 / 3], rtol=1e-6)

@@ -76,7 +76,6 @@ def test_labels_are_smoothed_in_both_heads(auxiliary, monkeypatch):
     from runtime.processes import Processes
     from training.loop import Trainer
     from training.state import TrainingState
-    from training.trained_network import describe_network
 
     losses = []
     true_cross_entropy = F.cross_entropy
@@ -90,8 +89,8 @@ def test_labels_are_smoothed_in_both_heads(auxiliary, monkeypatch):
         precision="fp32", learning_rate=0.1, momentum=0.9, weight_decay=0.0, grad_clip=5.0,
         auxiliary_weight=0.4, seed=0,
     )  # fmt: skip
-    description = describe_network("imagenet", RelativeNAS, 2, 3, auxiliary, 3)
-    state = TrainingState(args, Run(None, Processes(torch.device("cpu"))), description)
+    network = NetworkImageNet(2, 3, 3, auxiliary, RelativeNAS)
+    state = TrainingState(args, Run(None, Processes(torch.device("cpu"))), network, {})
     trainer = Trainer(args, state, None, 0.1)
     labels = torch.tensor([0, 2])
     _, loss, logits = trainer._step(torch.randn(2, 3, 16, 16), labels)

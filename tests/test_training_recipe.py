@@ -3,6 +3,7 @@
 import copy
 import math
 from argparse import Namespace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,11 +13,15 @@ from recording import recorded
 
 import train
 import train_imagenet
+from dataset import image_batches
 from genotypes import RelativeNAS
 from model import NetworkCIFAR, NetworkImageNet
+from report.run import Run
 from runtime.processes import Processes
 from training import loop
-from training.loop import Data, EpochSoFar, Trainer
+from training.loop import Trainer
+from training.state import TrainingState
+from utils import derive_seed
 
 CPU = torch.device("cpu")
 
@@ -38,7 +43,7 @@ def small_imagenet(tmp_path_factory):
 def run(script, *flags):
     """Train in this process, without a run folder; returns what was recorded."""
     with recorded() as record:
-        script.train(script.parse_arguments([*map(str, flags)]), None, Processes(CPU))
+        script.train(script.parse_arguments([*map(str, flags)]), Run(None, Processes(CPU)))
     return record
 
 
@@ -60,8 +65,15 @@ def trainer_of(network, batches, processes=None, **changes):
     )  # fmt: skip
     label_smoothing = changes.pop("label_smoothing", 0.0)
     vars(args).update(changes)
-    data = Data(lambda epoch, first_step: batches[first_step:], lambda: [], len(batches))
-    return Trainer(args, processes or Processes(CPU), network, data, label_smoothing)
+    state = TrainingState(args, Run(None, processes or Processes(CPU)), network, {})
+    return Trainer(args, state, data_of_batches(batches), label_smoothing)
+
+
+def data_of_batches(batches):
+    """The same training batches in every epoch, whatever the seed."""
+    return SimpleNamespace(
+        steps=len(batches), training_batches=lambda seed, first_step: batches[first_step:]
+    )
 
 
 @pytest.mark.parametrize("auxiliary", [True, False])
@@ -74,15 +86,15 @@ def test_steps_are_those_of_a_plain_training(network_class, size, smoothing, aux
     plain = copy.deepcopy(network)
     batches = random_batches(3, size, 5)
     trainer = trainer_of(network, batches, label_smoothing=smoothing)
-    trainer.train_epoch(0, 0.05, EpochSoFar(CPU))
+    trainer.train_epoch(0.05)
 
     optimizer = PlainSGD(plain, clip=1.0, momentum=0.9, decay=0.1)
     for images, labels in batches:
         optimizer.step(gradients_of(plain, images, labels, 0.4, smoothing), 0.05)
     torch.testing.assert_close(network.state_dict(), plain.state_dict(), rtol=1e-5, atol=1e-7)
     for parameter, velocity in zip(network.parameters(), optimizer.velocities, strict=True):
-        if parameter in trainer.optimizer.state:
-            kept = trainer.optimizer.state[parameter]["momentum_buffer"]
+        if parameter in trainer.state.optimizer.state:
+            kept = trainer.state.optimizer.state[parameter]["momentum_buffer"]
             torch.testing.assert_close(kept, velocity, rtol=1e-5, atol=1e-7)
         else:
             assert not velocity.any()
@@ -95,7 +107,7 @@ def test_the_training_loss_reported_is_the_main_heads_over_all_images():
     batches[1] = tuple(part[:2] for part in batches[1])  # the last batch is smaller
     with recorded() as record:
         trainer = trainer_of(network, batches, label_smoothing=0.1)
-        result = trainer.train_epoch(0, 0.05, EpochSoFar(CPU))
+        result = trainer.train_epoch(0.05)
     losses = [
         smoothed_loss(forward.logits, labels, 0.1).item()
         for forward, (_, labels) in zip(record.forwards, batches, strict=True)
@@ -110,8 +122,8 @@ def in_float64(batches):
 
 def test_training_is_that_of_a_plain_loop_over_the_same_batches(small_set, monkeypatch):
     batches = []
-    true_network, true_batches = loop.build_network, train.training_batches
-    true_evaluation_batches = train.evaluation_batches
+    true_network, true_batches = loop.build_network, image_batches.training_batches
+    true_evaluation_batches = image_batches.evaluation_batches
 
     def kept_batches(*arguments):
         batches.append(in_float64(true_batches(*arguments)))
@@ -119,9 +131,11 @@ def test_training_is_that_of_a_plain_loop_over_the_same_batches(small_set, monke
 
     # In float64, for a few steps are enough to make much of another rounding.
     monkeypatch.setattr(loop, "build_network", lambda *given: true_network(*given).double())
-    monkeypatch.setattr(train, "training_batches", kept_batches)
+    monkeypatch.setattr(image_batches, "training_batches", kept_batches)
     monkeypatch.setattr(
-        train, "evaluation_batches", lambda *given: in_float64(true_evaluation_batches(*given))
+        image_batches,
+        "evaluation_batches",
+        lambda *given: in_float64(true_evaluation_batches(*given)),
     )
     record = run(train, *small_set, "--epochs", 3, "--grad_clip", 2, "--weight_decay", 0.01)
 
@@ -199,7 +213,8 @@ def drop_path_seeds(rank, seed=0, epochs=(0, 1)):
     trainer.processes.rank = rank
     with recorded() as record:
         for epoch in epochs:
-            trainer.train_epoch(epoch, 0.1, EpochSoFar(CPU))
+            trainer.state.epoch, trainer.state.so_far.step = epoch, 0
+            trainer.train_epoch(0.1)
     return [forward.seed for forward in record.forwards]
 
 
@@ -213,10 +228,10 @@ def test_drop_path_differs_between_steps_epochs_processes_and_seeds_only():
 def test_an_epoch_taken_up_again_draws_the_numbers_of_its_place():
     network = NetworkCIFAR(2, 3, 3, False, RelativeNAS)
     batches = [(torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 2, 0]))] * 2
-    so_far = EpochSoFar(CPU)
-    so_far.step = 1
+    trainer = trainer_of(network, batches)
+    trainer.state.so_far.step = 1
     with recorded() as record:
-        trainer_of(network, batches).train_epoch(0, 0.1, so_far)
+        trainer.train_epoch(0.1)
     assert [forward.seed for forward in record.forwards] == drop_path_seeds(rank=0)[1:2]
 
 
@@ -239,24 +254,40 @@ def whole_images(batches):
 
 
 def data_of(rank, size, small_set, monkeypatch, *flags):
-    """The `Data` of one of several processes; images of 4 pixels are not cropped."""
+    """The batches of one of several processes; images of 4 pixels are not cropped."""
     processes = Processes(CPU)
     processes.rank, processes.size = rank, size
     passed = []
-    monkeypatch.setattr(train, "fit", lambda *arguments, **_: passed.append(arguments[4]))
+    monkeypatch.setattr(train, "fit", lambda *arguments, **_: passed.append(arguments[3]))
     args = train.parse_arguments([*small_set, "--image_size", "4", *flags])
-    train.train(args, None, processes)
+    train.train(args, Run(None, processes))
     return passed[0]
 
 
-def test_every_epoch_and_seed_has_its_own_order(small_set, monkeypatch):
+def test_every_seed_has_its_own_order(small_set, monkeypatch):
     data = data_of(0, 1, small_set, monkeypatch)
-    first, again, second = (whole_images(data.training_batches(e, 0)) for e in (0, 0, 1))
+    first, again, second = (whole_images(data.training_batches(seed)) for seed in (0, 0, 1))
     assert first == again
     assert first != second and sorted(first) == sorted(second)
-    other = data_of(0, 1, small_set, monkeypatch, "--seed", "1")
-    assert whole_images(other.training_batches(0, 0)) != first
     assert whole_images(data.training_batches(0, 1)) == first[12:]
+
+
+@pytest.mark.parametrize("script", [train, train_imagenet])
+def test_every_epoch_of_every_run_has_a_seed_of_its_own(
+    script, small_set, small_imagenet, monkeypatch
+):
+    flags = small_set if script is train else small_imagenet
+    batches = train.ImageBatches if script is train else train_imagenet.EncodedBatches
+    true_batches, seeds = batches.training_batches, []
+
+    def kept_seeds(self, seed, first_step=0):
+        seeds.append(seed)
+        return true_batches(self, seed, first_step)
+
+    monkeypatch.setattr(batches, "training_batches", kept_seeds)
+    for seed in (0, 5):
+        run(script, *flags, "--epochs", 2, "--seed", seed)
+    assert seeds == [derive_seed(seed, epoch) for seed in (0, 5) for epoch in (0, 1)]
 
 
 def test_processes_share_out_the_images_of_each_batch(small_set, monkeypatch):
@@ -295,12 +326,12 @@ def test_cutout_is_half_of_the_image_unless_said_otherwise(flags, side, small_se
 
 def test_imagenet_epochs_and_processes_differ(small_imagenet, monkeypatch):
     passed = []
-    monkeypatch.setattr(train_imagenet, "fit", lambda *arguments, **_: passed.append(arguments[4]))
+    monkeypatch.setattr(train_imagenet, "fit", lambda *arguments, **_: passed.append(arguments[3]))
     args = train_imagenet.parse_arguments(small_imagenet)
     for rank, size in ((0, 1), (0, 2), (1, 2)):
         processes = Processes(CPU)
         processes.rank, processes.size = rank, size
-        train_imagenet.train(args, None, processes)
+        train_imagenet.train(args, Run(None, processes))
     alone, *parts = passed
 
     def images(data, epoch, first_step=0):
@@ -322,13 +353,13 @@ def test_imagenet_epochs_and_processes_differ(small_imagenet, monkeypatch):
 def published(script, monkeypatch, *flags):
     """What a script without flags would train with: the arguments of `fit`, by name."""
     passed = []
-    names = ("args", "run", "processes", "description", "data", "learning_rate", "smoothing")
+    names = ("args", "run", "description", "data", "learning_rate", "smoothing")
 
     def no_training(*arguments, class_names=()):
         passed.append(dict(zip(names, arguments, strict=False)))
 
     monkeypatch.setattr(script, "fit", no_training)
-    script.train(script.parse_arguments([*map(str, flags)]), None, Processes(CPU))
+    script.train(script.parse_arguments([*map(str, flags)]), Run(None, Processes(CPU)))
     return passed[0]
 
 
@@ -345,11 +376,11 @@ def imagenet_without_flags(small_imagenet, monkeypatch):
 def optimizer_numbers(arguments):
     """What a step of a training with these arguments takes from the optimizer."""
     network = NetworkCIFAR(2, 3, 3, True, RelativeNAS)
-    data = Data(lambda *_: [(torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 2, 0]))], None, 1)
-    smoothing = arguments.get("smoothing", 0.0)
-    trainer = Trainer(arguments["args"], arguments["processes"], network, data, smoothing)
+    data = data_of_batches([(torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 2, 0]))])
+    state = TrainingState(arguments["args"], arguments["run"], network, {})
+    trainer = Trainer(arguments["args"], state, data, arguments.get("smoothing", 0.0))
     with recorded() as record:
-        trainer.train_epoch(0, arguments["learning_rate"](0), EpochSoFar(CPU))
+        trainer.train_epoch(arguments["learning_rate"](0))
     (step,) = record.steps
     assert len(step.group["params"]) == len(list(network.parameters()))
     group = step.group

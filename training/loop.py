@@ -19,6 +19,7 @@ from runtime.interruption import Interrupted
 from runtime.processes import Processes
 from runtime.progress import format_seconds, progress_bar
 from training.state import TrainingState
+from training.trained_network import build_network
 from utils import Meter, all_finite, autocast, choose_precision, clip_gradients, derive_seed
 
 LARGEST_CONFUSION = 200
@@ -57,7 +58,10 @@ def fit(
             f"--batch_size {args.batch_size}: batch norm needs two images or more for each process "
             f"({processes.size}) in a batch; use a larger batch, more images or fewer processes"
         )
-    state = TrainingState(args, run, description)
+    torch.manual_seed(args.seed)
+    network = build_network(description)
+    network.to(processes.device, memory_format=torch.channels_last)
+    state = TrainingState(args, run, network, description)
     trainer = Trainer(args, state, data, label_smoothing)
     confusion = new_confusion(len(class_names), processes.device)
     if args.resume:
@@ -66,11 +70,11 @@ def fit(
     for epoch in range(state.epoch, args.epochs):
         started = time.monotonic() - state.so_far.seconds
         rate = learning_rate(epoch)
-        state.network.drop_path_prob = args.drop_path_prob * epoch / args.epochs
+        network.drop_path_prob = args.drop_path_prob * epoch / args.epochs
         try:
             train = trainer.train_epoch(rate)
             validation = evaluate(
-                state.network, data.validation_batches(), processes, trainer.precision, confusion
+                network, data.validation_batches(), processes, trainer.precision, confusion
             )
         except Interrupted as stop:
             stop.place = f" after step {state.so_far.step}/{data.steps} of epoch {epoch + 1}"

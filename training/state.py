@@ -12,7 +12,6 @@ from runtime.checkpoint import check_weights, load_newest_checkpoint, published_
 from runtime.errors import UserError
 from runtime.processes import Processes
 from runtime.untrusted import is_number, is_whole_number
-from training.trained_network import build_network
 from utils import Meter, all_finite
 
 LAST_CHECKPOINT = "last.pt"
@@ -76,10 +75,10 @@ class TrainingState:
     Args:
         args: the training script's.
         run: where they are written.
+        network: on this process's device.
         description: of the network, by `describe_network`, and what a test script needs beside.
 
     Attributes:
-        network: on this process's device.
         optimizer: SGD.
         epoch: number of epochs done.
         so_far: what is done of the next one.
@@ -87,17 +86,12 @@ class TrainingState:
         kept: which checkpoint the user can go back to, in words.
     """
 
-    def __init__(self, args: Namespace, run: Run, description: dict) -> None:
+    def __init__(self, args: Namespace, run: Run, network: nn.Module, description: dict) -> None:
         self.run = run
+        self.network = network
         self.description = description
-        torch.manual_seed(args.seed)
-        self.network = build_network(description)
-        self.network.to(run.processes.device, memory_format=torch.channels_last)
         self.optimizer = torch.optim.SGD(
-            self.network.parameters(),
-            args.learning_rate,
-            args.momentum,
-            weight_decay=args.weight_decay,
+            network.parameters(), args.learning_rate, args.momentum, weight_decay=args.weight_decay
         )
         self.epoch = 0
         self.so_far = EpochSoFar(run.processes.device)
