@@ -9,10 +9,12 @@ from torch import nn
 from watching import numbered_images, numbers_in, watched
 
 from dataset.augmentation import Augmentation
+from dataset.batching import Batching
+from dataset.image_batches import ImageBatches
 from dataset.image_set import ImageSet, Statistics
 from genotypes import DARTS_V2, RelativeNAS
 from model_search import Supernet
-from search.candidate import CandidateTrainer, SearchData, TrainingRecipe
+from search.candidate import CandidateTrainer, TrainingRecipe
 
 RECIPE = TrainingRecipe(
     learning_rate=0.1, momentum=0.9, weight_decay=3e-4, grad_clip=5.0, drop_path_prob=0.2
@@ -32,7 +34,7 @@ def make_trainer(augmentation=PLAIN, precision=torch.float32):
     validation_set = ImageSet(images[20:], labels[20:], 3)
     statistics = Statistics(tuple(MEAN.tolist()), tuple(STD.tolist()))
     device = torch.device("cpu")
-    data = SearchData(train_set, validation_set, augmentation, statistics, 8, device)
+    data = ImageBatches(train_set, validation_set, augmentation, statistics, Batching(8, device))
     return CandidateTrainer(Supernet(2, 3, 3), data, precision, 100)
 
 

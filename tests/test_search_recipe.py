@@ -12,7 +12,9 @@ from dataset.augmentation import Augmentation
 from dataset.image_set import ImageSet
 from genotypes import PRIMITIVES, Genotype
 from model_search import Supernet
+from report.run import Run
 from runtime.processes import Processes
+from search import candidate, data
 from search.candidate import Outcome, TrainingRecipe
 from utils import derive_seed
 
@@ -66,10 +68,10 @@ def instant_search(*flags):
         return trainers[0]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_search, "load_image_set", load)
-        patch.setattr(train_search, "CandidateTrainer", make)
+        patch.setattr(data, "load_image_set", load)
+        patch.setattr(candidate, "CandidateTrainer", make)
         args = train_search.parse_arguments(["--device", "cpu", *flags])
-        train_search.search(args, None, Processes(CPU))
+        train_search.search(args, Run(None, Processes(CPU)))
     return trainers[0]
 
 

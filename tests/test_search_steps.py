@@ -13,7 +13,10 @@ import train_search
 from dataset.image_set import ImageSet
 from genotypes import DARTS_V1, DARTS_V2, AmoebaNet, Genotype, NASNet
 from model_search import Supernet
+from report.run import Run
+from runtime.processes import Processes
 from runtime.run_folder import RunFolder
+from search import candidate, data
 from search.candidate import CandidateTrainer
 
 # Of CIFAR-10's third channel, by which the images are told apart.
@@ -51,8 +54,8 @@ def watched_search(flags, stop_at=-1):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(WatchedTrainer, "turns", turns, raising=False)
         patch.setattr(WatchedTrainer, "stop_at", stop_at, raising=False)
-        patch.setattr(train_search, "load_image_set", lambda *_: image_set)
-        patch.setattr(train_search, "CandidateTrainer", WatchedTrainer)
+        patch.setattr(data, "load_image_set", lambda *_: image_set)
+        patch.setattr(candidate, "CandidateTrainer", WatchedTrainer)
         status = call_script("train_search", flags, patch)
     assert status == (130 if len(turns) == stop_at else 0)
     return turns
@@ -155,9 +158,10 @@ def test_the_best_is_the_one_with_the_lowest_loss(tmp_path):
         {"genotype": genotype._asdict(), "vector": [], "loss": loss, "accuracy": accuracy}
         for genotype, loss, accuracy in zip(genotypes, losses, accuracies, strict=True)
     ]
-    run = RunFolder.create("search", str(tmp_path / "EXP"), {})
+    folder = RunFolder.create("search", str(tmp_path / "EXP"), {})
     args = train_search.parse_arguments([])
+    run = Run(folder, Processes(torch.device("cpu")))
     train_search.write_results(args, run, population, {"weight": torch.zeros(1)})
-    run.close()
-    found = json.loads((run.path / "genotype.json").read_text())
+    folder.close()
+    found = json.loads((folder.path / "genotype.json").read_text())
     assert found["normal"] == [list(pair) for pair in DARTS_V2.normal]
