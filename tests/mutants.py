@@ -28,2909 +28,1534 @@ class Mutant(NamedTuple):
     """In `file`, `stands` becomes `becomes`; one of `tests` (names of test files) must see it."""
 
     file: str
-    stands: str
-    becomes: str
     tests: str
     why: str
+    stands: str
+    becomes: str
 
 
-SEARCH = [
-    Mutant(
-        "search/candidate.py",
-        "recipe.momentum, weight_decay=recipe.weight_decay",
-        "recipe.momentum",
-        "test_candidate",
-        "no weight decay",
-    ),
-    Mutant(
-        "search/candidate.py",
-        "recipe.learning_rate, recipe.momentum, weight",
-        "recipe.learning_rate, weight",
-        "test_candidate",
-        "no momentum",
-    ),
-    Mutant(
-        "search/candidate.py",
-        "recipe.momentum, weight_decay=recipe.weight_decay",
-        "recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True",
-        "test_candidate",
-        "Nesterov's momentum",
-    ),
-    Mutant(
-        "search/candidate.py",
-        "            clip_gradients(parameters, recipe.grad_clip)\n",
-        "",
-        "test_candidate",
-        "gradients not clipped",
-    ),
-    Mutant(
-        "search/candidate.py",
-        (
-            "            clip_gradients(parameters, recipe.grad_clip)\n"
-            "            optimizer.step()\n"
-        ),
-        (
-            "            optimizer.step()\n"
-            "            clip_gradients(parameters, recipe.grad_clip)\n"
-        ),
-        "test_candidate",
-        "gradients clipped after the step",
-    ),
-    Mutant(
-        "search/candidate.py",
-        "supernet.drop_path_prob = recipe.drop_path_prob",
-        "supernet.drop_path_prob = 0.0",
-        "test_candidate",
-        "no drop path",
-    ),
-    Mutant(
-        "search/candidate.py",
-        "            optimizer.zero_grad()\n            self._backward",
-        "            self._backward",
-        "test_candidate",
-        "gradients add up over the steps",
-    ),
-    Mutant(
-        "search/candidate.py",
-        "optimizer = torch.optim.SGD(",
-        'optimizer = self.optimizer = getattr(self, "optimizer", None) or torch.optim.SGD(',
-        "test_candidate",
-        "the optimizer and its momentum carried over to the next candidate",
-    ),
-    Mutant(
-        "search/candidate.py",
-        "parameters = [tensor for tensor in tensors if isinstance(tensor, nn.Parameter)]",
-        "parameters = list(supernet.parameters())",
-        "test_candidate",
-        "all of the supernet's parameters trained, not the active ones",
-    ),
-    Mutant(
-        "search/candidate.py",
-        "        supernet.train()\n",
-        "        supernet.eval()\n",
-        "test_candidate",
-        "candidates trained in eval mode",
-    ),
-    Mutant(
-        "search/candidate.py",
-        "        self.supernet.eval()\n",
-        "",
-        "test_candidate",
-        "candidates validated in training mode",
-    ),
-    Mutant(
-        "search/candidate.py",
-        "self.data.validation_batches()",
-        "self.data.training_batches(0)",
-        "test_candidate",
-        "candidates validated on the images to train on",
-    ),
-    Mutant(
-        "search/candidate.py",
-        "            self.validation_set, self.batch_size",
-        "            self.train_set, self.batch_size",
-        "test_candidate",
-        "validation batches made of the images to train on",
-    ),
-    Mutant(
-        "search/candidate.py",
-        "            self.train_set, self.batch_size",
-        "            self.validation_set, self.batch_size",
-        "test_candidate",
-        "candidates trained on the images to validate on",
-    ),
-    Mutant(
-        "search/candidate.py",
-        (
-            "        return evaluation_batches(\n"
-            "            self.validation_set, self.batch_size, self.statistics, self.device\n"
-            "        )"
-        ),
-        (
-            "        return training_batches(\n"
-            "            self.validation_set, self.batch_size, self.augmentation,\n"
-            "            self.statistics, 0, self.device\n"
-            "        )"
-        ),
-        "test_candidate",
-        "images to validate on augmented",
-    ),
-    Mutant(
-        "search/candidate.py",
-        "self.data.training_batches(seed)",
-        "self.data.training_batches(0)",
-        "test_candidate",
-        "the same batches for every seed",
-    ),
-    Mutant(
-        "search/candidate.py",
-        "        torch.manual_seed(seed)  # of drop path\n",
-        "",
-        "test_candidate",
-        "drop path not drawn from the seed",
-    ),
-    Mutant(
-        "search/candidate.py",
-        (
-            "        with torch.no_grad():\n"
-            "            torch._foreach_copy_(list(tensors.values()), weight_set)\n"
-        ),
-        "",
-        "test_candidate",
-        "the weight set not restored after a turn",
-    ),
-    Mutant(
-        "search/candidate.py",
-        'tensor.detach().to("cpu", copy=True)',
-        "tensor.detach().cpu()",
-        "test_candidate",
-        "what was learned not copied before the weight set is restored",
-    ),
-    Mutant(
-        "search/candidate.py",
-        "        with autocast(images.device, self.precision):\n            loss",
-        "        with autocast(images.device, torch.float32):\n            loss",
-        "test_candidate",
-        "--precision ignored in training",
-    ),
-    Mutant(
-        "search/candidate.py",
-        "            with autocast(images.device, self.precision):\n                logits",
-        "            with autocast(images.device, torch.float32):\n                logits",
-        "test_candidate",
-        "--precision ignored in validation",
-    ),
-    Mutant(
-        "search/candidate.py",
-        "        if not all_finite(tensors.values()):\n            loss = math.nan\n",
-        "",
-        "test_numbers",
-        "weights that are not finite pass if the loss is",
-    ),
-    Mutant(
-        "search/candidate.py",
-        "        if math.isfinite(loss):\n            learned",
-        "        if True:\n            learned",
-        "test_model_search",
-        "weights of a loss that is not finite are kept",
-    ),
-    Mutant(
-        "search/candidate.py",
-        "F.cross_entropy(self.supernet(images, arch_info), labels)",
-        "F.cross_entropy(self.supernet(images, arch_info), labels, label_smoothing=0.1)",
-        "test_candidate",
-        "labels smoothed in the search",
-    ),
-    Mutant(
-        "search/candidate.py",
-        'return result["loss"], result["top1"]',
-        'return result["loss"], result["top5"]',
-        "test_candidate",
-        "top-5 accuracy told as the accuracy",
-    ),
-    Mutant(
-        "search/candidate.py",
-        "training_steps(len(self.train_set), self.batch_size)",
-        "len(self.train_set) // self.batch_size",
-        "test_search_recipe",
-        "a smaller last batch not counted",
-    ),
-    Mutant(
-        "train_search.py",
-        "done = generation / args.epochs",
-        "done = (generation + 1) / args.epochs",
-        "test_search_recipe",
-        "learning rate and drop path a generation early",
-    ),
-    Mutant(
-        "train_search.py",
-        "done = generation / args.epochs",
-        "done = generation / max(1, args.epochs - 1)",
-        "test_search_recipe",
-        "the schedule ends in the last generation, not after it",
-    ),
-    Mutant(
-        "train_search.py",
-        "args.learning_rate_min + span",
-        "span",
-        "test_search_recipe",
-        "the learning rate falls to zero, not to its minimum",
-    ),
-    Mutant(
-        "train_search.py",
-        "(1 + math.cos(math.pi * done)) / 2",
-        "(1 - done)",
-        "test_search_recipe",
-        "the learning rate falls as a line",
-    ),
-    Mutant(
-        "train_search.py",
-        "drop_path_prob=args.drop_path_prob * done",
-        "drop_path_prob=args.drop_path_prob",
-        "test_search_recipe",
-        "drop path does not rise",
-    ),
-    Mutant(
-        "train_search.py",
-        "momentum=args.momentum",
-        "momentum=0.9",
-        "test_search_recipe",
-        "--momentum ignored",
-    ),
-    Mutant(
-        "train_search.py",
-        "weight_decay=args.weight_decay",
-        "weight_decay=3e-4",
-        "test_search_recipe",
-        "--weight_decay ignored",
-    ),
-    Mutant(
-        "train_search.py",
-        "grad_clip=args.grad_clip",
-        "grad_clip=5.0",
-        "test_search_recipe",
-        "--grad_clip ignored",
-    ),
-    Mutant(
-        "train_search.py",
-        "span = args.learning_rate - args.learning_rate_min",
-        "span = 0.1 - args.learning_rate_min",
-        "test_search_recipe",
-        "--learning_rate ignored",
-    ),
-    Mutant(
-        "train_search.py",
-        "progress.generation, progress.pairs.index(pair))",
-        "progress.pairs.index(pair))",
-        "test_search_recipe",
-        "the same batches in every generation",
-    ),
-    Mutant(
-        "train_search.py",
-        "derive_seed(args.seed, progress.generation, progress.pairs.index(pair))",
-        "derive_seed(args.seed, progress.generation)",
-        "test_search_recipe",
-        "the same batches for every pair",
-    ),
-    Mutant(
-        "train_search.py",
-        "derive_seed(args.seed, progress.generation, progress.pairs.index(pair))",
-        "derive_seed(0, progress.generation, progress.pairs.index(pair))",
-        "test_search_recipe",
-        "--seed ignored in the batches",
-    ),
-    Mutant(
-        "train_search.py",
-        "[trainer.take_turn(genotype, recipe, seed) for genotype in genotypes]",
-        ("[trainer.take_turn(genotype, recipe, seed + i) for i, genotype in enumerate(genotypes)]"),
-        "test_search_recipe",
-        "the two of a pair see different batches",
-    ),
-    Mutant(
-        "train_search.py",
-        "learning.move(slow, fast)",
-        "learning.move(fast, slow)",
-        "test_search_recipe",
-        "the fast learner moves towards the slow one",
-    ),
-    Mutant(
-        "train_search.py",
-        "update_weight_set(weight_set, weights[fast], weights[slow])",
-        "update_weight_set(weight_set, weights[slow], weights[fast])",
-        "test_search_steps",
-        "the slow network's weights go first",
-    ),
-    Mutant(
-        "train_search.py",
-        "update_weight_set(weight_set, weights[fast], weights[slow])",
-        "update_weight_set(weight_set, weights[fast], None)",
-        "test_search_steps",
-        "what only the slow network learned is lost",
-    ),
-    Mutant(
-        "train_search.py",
-        "                    update_weight_set(weight_set, weights[fast], weights[slow])\n",
-        "",
-        "test_search_steps",
-        "the weight set never learns",
-    ),
-    Mutant(
-        "train_search.py",
-        "int(len(images) * args.train_portion)",
-        "len(images) // 2",
-        "test_search_recipe",
-        "--train_portion ignored",
-    ),
-    Mutant(
-        "train_search.py",
-        "images.subset(order[train_count:])",
-        "images.subset(order[:train_count])",
-        "test_search_recipe",
-        "validated on the images that are trained on",
-    ),
-    Mutant(
-        "train_search.py",
-        "images.subset(order[train_count:])",
-        "images",
-        "test_search_recipe",
-        "validated on all images",
-    ),
-    Mutant(
-        "train_search.py",
-        "images.subset(order[:train_count])",
-        "images",
-        "test_search_recipe",
-        "trained on all images",
-    ),
-    Mutant(
-        "train_search.py",
-        ("order = torch.randperm(len(images), generator=torch.Generator().manual_seed(args.seed))"),
-        "order = torch.arange(len(images))",
-        "test_search_recipe",
-        "images not divided at random",
-    ),
-    Mutant(
-        "train_search.py",
-        "generator=torch.Generator().manual_seed(args.seed)",
-        "generator=torch.Generator().manual_seed(7)",
-        "test_search_recipe",
-        "--seed ignored in dividing the images",
-    ),
-    Mutant(
-        "train_search.py",
-        'args.data, "train", args.image_size',
-        'args.data, "test", args.image_size',
-        "test_search_recipe",
-        "searched on the test images",
-    ),
-    Mutant(
-        "train_search.py",
-        "images.images.shape[-1], args.cutout, args.cutout_length",
-        "images.images.shape[-1], True, args.cutout_length",
-        "test_search_recipe",
-        "--no-cutout ignored",
-    ),
-    Mutant(
-        "train_search.py",
-        "images.images.shape[-1], args.cutout, args.cutout_length",
-        "images.images.shape[-1], args.cutout",
-        "test_search_recipe",
-        "--cutout_length ignored",
-    ),
-    Mutant(
-        "train_search.py",
-        "            args.set, images.images.shape[-1], args.cutout",
-        '            "digits", images.images.shape[-1], args.cutout',
-        "test_search_recipe",
-        "images not mirrored",
-    ),
-    Mutant(
-        "train_search.py",
-        "image_statistics(args.set, images",
-        'image_statistics("cifar100", images',
-        "test_search_recipe",
-        "another set's mean and deviation",
-    ),
-    Mutant(
-        "train_search.py",
-        "batch_size=args.batch_size",
-        "batch_size=256",
-        "test_search_recipe",
-        "--batch_size ignored",
-    ),
-    Mutant(
-        "train_search.py",
-        "    torch.manual_seed(args.seed)\n",
-        "",
-        "test_search_recipe",
-        "the first weights not drawn from the seed",
-    ),
-    Mutant(
-        "train_search.py",
-        "Supernet(args.init_channels, classes, args.layers, args.save_memory)",
-        "Supernet(args.init_channels, classes, args.layers)",
-        "test_search_recipe",
-        "--save_memory ignored",
-    ),
-    Mutant(
-        "train_search.py",
-        "precision = choose_precision(args.precision, processes.device)",
-        "precision = torch.float32",
-        "test_search_recipe",
-        "--precision ignored",
-    ),
-    Mutant(
-        "train_search.py",
-        "args.pop_size, args.seed)",
-        "args.pop_size, 0)",
-        "test_search_recipe",
-        "--seed ignored in the population",
-    ),
-    Mutant(
-        "train_search.py",
-        "LEARNERS[args.learner](",
-        'LEARNERS["published"](',
-        "test_search_recipe",
-        "--learner ignored",
-    ),
-    Mutant(
-        "train_search.py",
-        'add("--train_portion", type=probability, default=0.5',
-        'add("--train_portion", type=probability, default=0.8',
-        "test_search_recipe",
-        "another part of the images to train on",
-    ),
-    Mutant(
-        "train_search.py",
-        'default="published"',
-        'default="shuffled"',
-        "test_search_recipe",
-        "another learner by default",
-    ),
-    Mutant(
-        "train_search.py",
-        'add("--pop_size", type=int, default=20',
-        'add("--pop_size", type=int, default=10',
-        "test_search_recipe",
-        "another population",
-    ),
-    Mutant(
-        "train_search.py",
-        'add("--epochs", type=positive_int, default=50',
-        'add("--epochs", type=positive_int, default=60',
-        "test_search_recipe",
-        "another number of generations",
-    ),
-    Mutant(
-        "train_search.py",
-        "default=256, help",
-        "default=128, help",
-        "test_search_recipe",
-        "another batch size",
-    ),
-    Mutant(
-        "train_search.py",
-        "default=16, help",
-        "default=36, help",
-        "test_search_recipe",
-        "another number of channels",
-    ),
-    Mutant(
-        "train_search.py",
-        "default=8, help",
-        "default=20, help",
-        "test_search_recipe",
-        "another number of cells",
-    ),
-    Mutant(
-        "train_search.py",
-        "default=0.1, help",
-        "default=0.025, help",
-        "test_search_recipe",
-        "another learning rate",
-    ),
-    Mutant(
-        "train_search.py",
-        "default=0.001, help",
-        "default=0.0, help",
-        "test_search_recipe",
-        "another smallest learning rate",
-    ),
-    Mutant(
-        "train_search.py",
-        "default=0.9, help",
-        "default=0.0, help",
-        "test_search_recipe",
-        "another momentum",
-    ),
-    Mutant(
-        "train_search.py",
-        "default=3e-4, help",
-        "default=3e-5, help",
-        "test_search_recipe",
-        "another weight decay",
-    ),
-    Mutant(
-        "train_search.py",
-        "default=5.0,",
-        "default=1.0,",
-        "test_search_recipe",
-        "another largest norm of gradients",
-    ),
-    Mutant(
-        "train_search.py",
-        "default=0.3, help",
-        "default=0.2, help",
-        "test_search_recipe",
-        "another drop path",
-    ),
-    Mutant(
-        "train_search.py",
-        "default=7, help",
-        "default=0, help",
-        "test_search_recipe",
-        "another seed",
-    ),
-    Mutant(
-        "train_search.py",
-        "decode(vector) for vector in learning.positions]",
-        "decode(vector) for vector in sorted(learning.positions, key=sum)]",
-        "test_search_recipe",
-        "the final population in another order",
-    ),
-    Mutant(
-        "train_search.py",
-        'min(finite, key=lambda member: member["loss"])',
-        'max(finite, key=lambda member: member["loss"])',
-        "test_search_steps",
-        "the worst of the population found",
-    ),
-    Mutant(
-        "train_search.py",
-        'min(finite, key=lambda member: member["loss"])',
-        'max(finite, key=lambda member: member["accuracy"])',
-        "test_search_steps",
-        "the most accurate found, not the one of lowest loss",
-    ),
-    Mutant(
-        "slow_fast_learning.py",
-        "np.zeros_like(self.positions)",
-        "np.ones_like(self.positions)",
-        "test_search_recipe",
-        "velocities do not start at zero",
-    ),
-    Mutant(
-        "slow_fast_learning.py",
-        "r1, r2 = self.random.random((2, len(self.lower)))",
-        "r1 = r2 = self.random.random(len(self.lower))",
-        "test_slow_fast_learning",
-        "r1 and r2 the same number",
-    ),
-    Mutant(
-        "slow_fast_learning.py",
-        "r1, r2 = self.random.random((2, len(self.lower)))",
-        "r1, r2 = self.random.random(2)",
-        "test_slow_fast_learning",
-        "one r1 and r2 for all variables",
-    ),
-    Mutant(
-        "slow_fast_learning.py",
-        "r1, r2 = self.random",
-        "r2, r1 = self.random",
-        "test_slow_fast_learning",
-        "r1 and r2 swapped",
-    ),
-    Mutant(
-        "slow_fast_learning.py",
-        "self.positions[fast] - self.positions[slow]",
-        "self.positions[slow] - self.positions[fast]",
-        "test_slow_fast_learning",
-        "away from the fast learner",
-    ),
-    Mutant(
-        "slow_fast_learning.py",
-        "r1 * self.velocities[slow] + r2",
-        "r2",
-        "test_slow_fast_learning",
-        "the velocity forgotten",
-    ),
-    Mutant(
-        "slow_fast_learning.py",
-        (
-            "        self.positions[slow] = np.clip(\n"
-            "            self.positions[slow] + self.velocities[slow], self.lower, self.upper\n"
-            "        )"
-        ),
-        "        self.positions[slow] += self.velocities[slow]",
-        "test_slow_fast_learning",
-        "vectors leave their bounds",
-    ),
-    Mutant(
-        "slow_fast_learning.py",
-        "order = self.random.permutation(len(self.positions)).tolist()",
-        "order = list(range(len(self.positions)))",
-        "test_search_recipe",
-        "members not paired at random",
-    ),
-    Mutant(
-        "slow_fast_learning.py",
-        "self.random.uniform(self.lower, self.upper, (population_size",
-        "self.random.normal(self.upper / 2, 1, (population_size",
-        "test_search_recipe",
-        "vectors do not start uniformly in the box",
-    ),
-    Mutant(
-        "slow_fast_learning.py",
-        "(loss if math.isfinite(loss) else math.inf for loss in losses)",
-        "losses",
-        "test_slow_fast_learning",
-        "a loss that is not finite may win",
-    ),
-    Mutant(
-        "slow_fast_learning.py",
-        "if first == second == math.inf:",
-        "if False:",
-        "test_slow_fast_learning",
-        "of two losses that are not finite one wins",
-    ),
-    Mutant(
-        "slow_fast_learning.py",
-        "if first <= second else",
-        "if first > second else",
-        "test_slow_fast_learning",
-        "the higher loss is the fast learner's",
-    ),
-    Mutant(
-        "slow_fast_learning.py",
-        "if first <= second else",
-        "if first < second else",
-        "test_slow_fast_learning",
-        "of equal losses the second wins",
-    ),
-    Mutant(
-        "slow_fast_learning.py",
-        "np.minimum(positions.astype(np.int64), upper.astype(np.int64) - 1)",
-        "np.minimum(np.rint(positions).astype(np.int64), upper.astype(np.int64) - 1)",
-        "test_slow_fast_learning",
-        "variables rounded, not rounded down",
-    ),
-    Mutant(
-        "slow_fast_learning.py",
-        "np.minimum(positions.astype(np.int64), upper.astype(np.int64) - 1)",
-        "positions.astype(np.int64) % upper.astype(np.int64)",
-        "test_slow_fast_learning",
-        "the upper bound means the first choice",
-    ),
-    Mutant(
-        "slow_fast_learning.py",
-        "for bound in (node + 2, len(PRIMITIVES))",
-        "for bound in (node + 1, len(PRIMITIVES))",
-        "test_slow_fast_learning",
-        "a node cannot take the node before it",
-    ),
-    Mutant(
-        "slow_fast_learning.py",
-        "for bound in (node + 2, len(PRIMITIVES))",
-        "for bound in (len(PRIMITIVES), node + 2)",
-        "test_slow_fast_learning",
-        "the operation's variable before the input's",
-    ),
-    Mutant(
-        "slow_fast_learning.py",
-        "for source, operation in zip(",
-        "for operation, source in zip(",
-        "test_slow_fast_learning",
-        "inputs and operations swapped in decoding",
-    ),
-    Mutant(
-        "slow_fast_learning.py",
-        "Genotype(pairs[: 2 * NODES], concat, pairs[2 * NODES :], concat)",
-        "Genotype(pairs[2 * NODES :], concat, pairs[: 2 * NODES], concat)",
-        "test_slow_fast_learning",
-        "normal and reduction cell swapped in decoding",
-    ),
-    Mutant(
-        "slow_fast_learning.py",
-        "concat = list(range(2, NODES + 2))",
-        "concat = [NODES + 1]",
-        "test_slow_fast_learning",
-        "only the last node is the cell's output",
-    ),
-    Mutant(
-        "slow_fast_learning.py",
-        "learned = {**(slow or {}), **(fast or {})}",
-        "learned = {**(fast or {}), **(slow or {})}",
-        "test_model_search",
-        "the slow network's weights go first",
-    ),
-    Mutant(
-        "slow_fast_learning.py",
-        "learned = {**(slow or {}), **(fast or {})}",
-        "learned = fast or {}",
-        "test_model_search",
-        "what only the slow network learned is lost",
-    ),
-    Mutant(
-        "slow_fast_learning.py",
-        "np.linalg.norm(self.positions - self.positions.mean(axis=0), axis=1).mean()",
-        "np.linalg.norm(self.positions - self.positions.mean(axis=0))",
-        "test_slow_fast_learning",
-        "the diversity is no mean",
-    ),
-    Mutant(
-        "slow_fast_learning.py",
-        '"velocities": self.velocities.tolist()',
-        '"velocities": (0 * self.velocities).tolist()',
-        "test_slow_fast_learning",
-        "velocities lost on resume",
-    ),
-    Mutant(
-        "slow_fast_learning.py",
-        '        self.random.bit_generator.state = state["random"]\n',
-        "",
-        "test_slow_fast_learning",
-        "random numbers begin anew on resume",
-    ),
-    Mutant(
-        "model_search.py",
-        "edges_before = node * (node + 3) // 2",
-        "edges_before = node * (node + 1) // 2",
-        "test_search_network",
-        "nodes share candidate operations",
-    ),
-    Mutant(
-        "model_search.py",
-        "stride = 2 if reduction and source < 2 else 1",
-        "stride = 2 if reduction else 1",
-        "test_search_network",
-        "a stride on earlier nodes of reduction cells",
-    ),
-    Mutant(
-        "model_search.py",
-        "stride = 2 if reduction and source < 2 else 1",
-        "stride = 1",
-        "test_search_network",
-        "reduction cells keep the size",
-    ),
-    Mutant(
-        "model_search.py",
-        "            self.preprocess0: nn.Module = FactorizedReduce(C_prev_prev, C)",
-        "            self.preprocess0: nn.Module = ReLUConvBN(C_prev_prev, C, 1, 2, 0)",
-        "test_model_search",
-        "no factorised reduction behind a reduction cell",
-    ),
-    Mutant(
-        "model_search.py",
-        " and not isinstance(operation, nn.Identity)",
-        "",
-        "test_search_network",
-        "drop path on skip connections",
-    ),
-    Mutant(
-        "model_search.py",
-        "if self.training and drop_path_prob > 0",
-        "if drop_path_prob > 0",
-        "test_search_network",
-        "drop path in eval mode",
-    ),
-    Mutant(
-        "model_search.py",
-        "                    term = drop_path(term, drop_path_prob)\n",
-        "                    pass\n",
-        "test_search_network",
-        "drop path does nothing",
-    ),
-    Mutant(
-        "model_search.py",
-        "states.append(terms[0] + terms[1])",
-        "states.append((terms[0] + terms[1]) / 2)",
-        "test_model_search",
-        "a node is the mean of its operations, not their sum",
-    ),
-    Mutant(
-        "model_search.py",
-        "torch.cat(states[2:], dim=1)",
-        "torch.cat(states[:-2], dim=1)",
-        "test_model_search",
-        "the cell's inputs concatenated",
-    ),
-    Mutant(
-        "model_search.py", "C_stem = 3 * C", "C_stem = 4 * C", "test_search_network", "another stem"
-    ),
-    Mutant(
-        "model_search.py",
-        "index in (layers // 3, 2 * layers // 3)",
-        "index in (layers // 3, 2 * layers // 3 + 1)",
-        "test_search_network",
-        "another place of the second reduction cell",
-    ),
-    Mutant(
-        "model_search.py",
-        "                C_curr *= 2\n",
-        "                pass\n",
-        "test_search_network",
-        "channels not doubled in reduction cells",
-    ),
-    Mutant(
-        "model_search.py",
-        "            reduction_prev = reduction\n",
-        "",
-        "test_model_search",
-        "no reduction of the input before last",
-    ),
-    Mutant(
-        "model_search.py",
-        "genotype.reduce if cell.reduction else genotype.normal",
-        "genotype.normal if cell.reduction else genotype.reduce",
-        "test_search_network",
-        "normal and reduction cells swapped",
-    ),
-    Mutant(
-        "model_search.py",
-        "s0, s1 = s1, cell(",
-        "s1 = cell(",
-        "test_model_search",
-        "cells do not see the cell before last",
-    ),
-    Mutant(
-        "model_search.py",
-        "active, self.drop_path_prob, self.recompute",
-        "active, 0.0, self.recompute",
-        "test_search_network",
-        "the network's drop path does not reach its cells",
-    ),
-    Mutant(
-        "model_search.py",
-        "self.drop_path_prob = 0.0",
-        "self.drop_path_prob = 0.3",
-        "test_search_network",
-        "drop path without being asked",
-    ),
-    Mutant(
-        "model_search.py",
-        '{"stem": self.stem, "classifier": self.classifier}',
-        '{"stem": self.stem}',
-        "test_candidate",
-        "the classifier is not trained",
-    ),
-    Mutant(
-        "model_search.py",
-        '            modules[f"cells.{number}.preprocess0"] = cell.preprocess0\n',
-        "",
-        "test_candidate",
-        "preprocessing is not trained",
-    ),
-    Mutant(
-        "model_search.py",
-        "recompute and self.training",
-        "False",
-        "test_model_search",
-        "--save_memory does nothing",
-    ),
-    Mutant(
-        "operations.py",
-        "return x * mask.div_(keep)",
-        "return x * mask",
-        "test_search_network",
-        "drop path not scaled",
-    ),
-    Mutant(
-        "operations.py",
-        "keep = 1.0 - probability",
-        "keep = probability",
-        "test_search_network",
-        "drop path keeps what it should drop",
-    ),
-    Mutant(
-        "operations.py",
-        "torch.empty(x.shape[0], 1, 1, 1,",
-        "torch.empty(1, 1, 1, 1,",
-        "test_search_network",
-        "drop path for the whole batch at once",
-    ),
-    Mutant(
-        "operations.py",
-        "torch.empty(x.shape[0], 1, 1, 1,",
-        "torch.empty(x.shape[0], x.shape[1], 1, 1,",
-        "test_search_network",
-        "drop path for single channels",
-    ),
-    Mutant(
-        "speed/memory.py",
-        "(nullcontext(), _frozen_statistics(module))",
-        "(nullcontext(), nullcontext())",
-        "test_model_search",
-        "recomputing counts a batch twice in batch norm",
-    ),
-    Mutant(
-        "speed/memory.py",
-        "norm.momentum, norm.num_batches_tracked = 0.0, None",
-        "norm.momentum = 0.0",
-        "test_model_search",
-        "recomputing counts a batch twice",
-    ),
-    Mutant(
-        "search/learners.py",
-        "strata = self._shuffled(np.tile(np.arange(population_size)[:, None], len(self.lower)))",
-        "strata = np.tile(np.arange(population_size)[:, None], len(self.lower))",
-        "test_learners",
-        "the hypercube's variables go together",
-    ),
-    Mutant(
-        "search/learners.py",
-        "places = (strata + self.random.random(shape)) / population_size",
-        "places = self.random.random(shape)",
-        "test_learners",
-        "the first vectors are no hypercube",
-    ),
-    Mutant(
-        "search/learners.py",
-        "self.positions[slow] = self.positions[fast]",
-        "self.positions[fast] = self.positions[slow]",
-        "test_learners",
-        "the fast learner takes over the slow one's values",
-    ),
-    Mutant(
-        "search/learners.py",
-        "        self.positions = self._shuffled(self.positions)\n",
-        "",
-        "test_learners",
-        "values not dealt out anew",
-    ),
-    Mutant(
-        "search/learners.py",
-        "self.random.permuted(values, axis=0)",
-        "self.random.permutation(values, axis=0)",
-        "test_learners",
-        "whole vectors are dealt out, not variable by variable",
-    ),
-    Mutant(
-        "search/learners.py",
-        "            self.asked.add(tuple(numbers))\n",
-        "",
-        "test_learners",
-        "vectors are asked twice",
-    ),
-    Mutant(
-        "search/learners.py",
-        '"published": SlowFastLearning,',
-        '"published": ShuffledLearning,',
-        "test_search_recipe",
-        "the published learner is another one",
-    ),
-    Mutant(
-        "search/progress.py",
-        "        self.pairs = []\n        self.pairs_done = 0\n\n\ndef",
-        "        self.pairs_done = 0\n\n\ndef",
-        "test_search_recipe",
-        "pairs drawn once and kept",
-    ),
-    Mutant(
-        "search/progress.py",
-        "range(self.pairs_done, len(self.pairs), size)",
-        "range(0, len(self.pairs), size)",
-        "test_search_steps",
-        "pairs done before are done again on resume",
-    ),
-    Mutant(
-        "search/progress.py",
-        'self.generation = state["generation"]',
-        "self.generation = 0",
-        "test_search_steps",
-        "the generation begins at 0 on resume",
-    ),
-    Mutant(
-        "search/progress.py",
-        'self.pairs_done = state["pairs_done"]',
-        "self.pairs_done = 0",
-        "test_search_steps",
-        "a generation begins again on resume",
-    ),
-    Mutant(
-        "search/progress.py",
-        'self.pairs = [tuple(pair) for pair in state["pairs"]]',
-        "self.pairs = self.learning.draw_pairs()",
-        "test_search_steps",
-        "pairs drawn anew on resume",
-    ),
-    Mutant(
-        "search/progress.py",
-        "                self.weight_set[name].copy_(tensor)\n",
-        "                pass\n",
-        "test_search_steps",
-        "the weight set not restored on resume",
-    ),
-    Mutant(
-        "search/progress.py",
-        '                "weight_set": self.weight_set,',
-        ('                "weight_set": {n: 0 * t for n, t in self.weight_set.items()},'),
-        "test_search_steps",
-        "the checkpoint holds other weights",
-    ),
-    Mutant(
-        "search/progress.py",
-        "return self.generation == self.generations",
-        "return self.generation + 1 == self.generations",
-        "test_search_recipe",
-        "the last generation left out",
-    ),
-    Mutant(
-        "search/progress.py",
-        '"slow": slow,',
-        '"slow": pair[0],',
-        "test_search_steps",
-        "the history names another slow learner",
-    ),
-]
+# A paragraph for a file and the tests nearest to it: for each mistake what it is, the lines that
+# stand there (-), or a part of one, and what becomes of them (+).
 
-TRAINING = [
-    Mutant(
-        "training/loop.py",
-        "            weight_decay=args.weight_decay,\n",
-        "",
-        "test_training_recipe",
-        "no weight decay in training from scratch",
-    ),
-    Mutant(
-        "training/loop.py",
-        "            args.momentum,\n",
-        "            0.0,\n",
-        "test_training_recipe",
-        "no momentum in training from scratch",
-    ),
-    Mutant(
-        "training/loop.py",
-        "            args.momentum,\n            weight_decay",
-        "            args.momentum,\n            nesterov=True,\n            weight_decay",
-        "test_training_recipe",
-        "Nesterov's momentum",
-    ),
-    Mutant(
-        "training/loop.py",
-        "        clip_gradients(self.network.parameters(), self.args.grad_clip)\n",
-        "",
-        "test_training_recipe",
-        "gradients not clipped in training from scratch",
-    ),
-    Mutant(
-        "training/loop.py",
-        "clip_gradients(self.network.parameters(), ",
-        "clip_gradients(list(self.network.parameters())[:9], ",
-        "test_training_recipe",
-        "only some of the gradients clipped",
-    ),
-    Mutant(
-        "training/loop.py",
-        "        self.optimizer.zero_grad()\n",
-        "",
-        "test_training_recipe",
-        "gradients of all steps pile up",
-    ),
-    Mutant(
-        "training/loop.py",
-        "total = loss + self.args.auxiliary_weight * loss_aux",
-        "total = loss + loss_aux",
-        "test_training_recipe",
-        "the auxiliary head's weight ignored",
-    ),
-    Mutant(
-        "training/loop.py",
-        "total = loss + self.args.auxiliary_weight * loss_aux",
-        "total = self.args.auxiliary_weight * loss + loss_aux",
-        "test_training_recipe",
-        "the auxiliary head's weight on the main loss",
-    ),
-    Mutant(
-        "training/loop.py",
-        "        total.backward()",
-        "        loss.backward()",
-        "test_training_recipe",
-        "the auxiliary head is not trained",
-    ),
-    Mutant(
-        "training/loop.py",
-        "F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)",
-        "F.cross_entropy(logits, labels)",
-        "test_training_recipe",
-        "labels of the main head not smoothed",
-    ),
-    Mutant(
-        "training/loop.py",
-        "loss_aux = F.cross_entropy(logits_aux, labels, label_smoothing=self.label_smoothing)",
-        "loss_aux = F.cross_entropy(logits_aux, labels)",
-        "test_training_recipe",
-        "labels of the auxiliary head not smoothed",
-    ),
-    Mutant(
-        "training/loop.py",
-        "return total.detach(), loss.detach(), logits.detach()",
-        "return total.detach(), total.detach(), logits.detach()",
-        "test_training_recipe",
-        "the training loss reported has the auxiliary head's in it",
-    ),
-    Mutant(
-        "training/loop.py",
-        '            group["lr"] = learning_rate\n',
-        '            group["lr"] = self.args.learning_rate\n',
-        "test_training_recipe",
-        "an epoch's learning rate never reaches the optimizer",
-    ),
-    Mutant(
-        "training/loop.py",
-        "trainer.train_epoch(epoch, learning_rate(epoch), so_far)",
-        "trainer.train_epoch(epoch, learning_rate(epoch + 1), so_far)",
-        "test_training_recipe",
-        "an epoch trains at the next one's learning rate",
-    ),
-    Mutant(
-        "training/loop.py",
-        "network.drop_path_prob = args.drop_path_prob * epoch / args.epochs",
-        "network.drop_path_prob = args.drop_path_prob",
-        "test_training_recipe",
-        "drop path does not rise with the epochs",
-    ),
-    Mutant(
-        "training/loop.py",
-        "args.drop_path_prob * epoch / args.epochs",
-        "args.drop_path_prob * (epoch + 1) / args.epochs",
-        "test_training_recipe",
-        "drop path of the next epoch",
-    ),
-    Mutant(
-        "training/loop.py",
-        "args.drop_path_prob * epoch / args.epochs",
-        "args.drop_path_prob * epoch / max(1, args.epochs - 1)",
-        "test_training_recipe",
-        "drop path reaches its end in the last epoch",
-    ),
-    Mutant(
-        "training/loop.py",
-        "        network.drop_path_prob = args.drop_path_prob * epoch / args.epochs\n",
-        "",
-        "test_training_recipe",
-        "no drop path in training from scratch",
-    ),
-    Mutant(
-        "training/loop.py",
-        "        self.network.train()\n",
-        "",
-        "test_training_recipe",
-        "epochs after a validation train in eval mode",
-    ),
-    Mutant(
-        "training/loop.py",
-        "    network.eval()\n    if confusion",
-        "    if confusion",
-        "test_evaluation_recipe",
-        "evaluation in the mode that the network is in",
-    ),
-    Mutant(
-        "training/loop.py",
-        "        with autocast(images.device, self.precision):\n            logits, logits_aux",
-        "        with autocast(images.device, torch.float32):\n            logits, logits_aux",
-        "test_training_recipe",
-        "--precision ignored in training",
-    ),
-    Mutant(
-        "training/loop.py",
-        "self.precision = choose_precision(args.precision, processes.device)",
-        'self.precision = choose_precision("fp32", processes.device)',
-        "test_training_recipe",
-        "--precision bf16 never chosen",
-    ),
-    Mutant(
-        "training/loop.py",
-        "            with autocast(images.device, precision):\n                logits, _",
-        "            with autocast(images.device, torch.float32):\n                logits, _",
-        "test_training_recipe",
-        "--precision ignored in evaluation",
-    ),
-    Mutant(
-        "training/loop.py",
-        "network, data.validation_batches(), processes, trainer.precision, confusion",
-        "network, data.validation_batches(), processes, torch.float32, confusion",
-        "test_training_recipe",
-        "--precision does not reach the validation of an epoch",
-    ),
-    Mutant(
-        "training/loop.py",
-        "derive_seed(self.args.seed, epoch, self.processes.rank, step)",
-        "derive_seed(self.args.seed, epoch, step)",
-        "test_training_recipe",
-        "the same drop path in all processes",
-    ),
-    Mutant(
-        "training/loop.py",
-        "derive_seed(self.args.seed, epoch, self.processes.rank, step)",
-        "derive_seed(self.args.seed, self.processes.rank, step)",
-        "test_training_recipe",
-        "the same drop path in all epochs",
-    ),
-    Mutant(
-        "training/loop.py",
-        "derive_seed(self.args.seed, epoch, self.processes.rank, step)",
-        "derive_seed(self.args.seed, epoch, self.processes.rank)",
-        "test_training_recipe",
-        "the same drop path in all steps",
-    ),
-    Mutant(
-        "training/loop.py",
-        "derive_seed(self.args.seed, epoch, self.processes.rank, step)",
-        "derive_seed(epoch, self.processes.rank, step)",
-        "test_training_recipe",
-        "the same drop path whatever --seed says",
-    ),
-    Mutant(
-        "training/loop.py",
-        "torch.manual_seed(derive_seed(self.args.seed, epoch, self.processes.rank, step))",
-        "pass",
-        "test_training_recipe",
-        "drop path never seeded",
-    ),
-    Mutant(
-        "training/loop.py",
-        "    torch.manual_seed(args.seed)\n    network",
-        "    network",
-        "test_training_recipe",
-        "initial weights that do not depend on --seed",
-    ),
-    Mutant(
-        "training/loop.py",
-        "self.data.training_batches(epoch, so_far.step), name",
-        "self.data.training_batches(0, so_far.step), name",
-        "test_training_recipe",
-        "the same batches in all epochs of a training",
-    ),
-    Mutant(
-        "training/loop.py",
-        "enumerate(batches, start=so_far.step + 1)",
-        "enumerate(batches, start=1)",
-        "test_training_recipe",
-        "an epoch taken up again counts its steps from the start",
-    ),
-    Mutant(
-        "training/loop.py",
-        "            meter.update(loss, logits, labels)\n            so_far",
-        "            meter.update(total, logits, labels)\n            so_far",
-        "test_training_recipe",
-        "the training loss of a meter has the auxiliary head's in it",
-    ),
-    Mutant(
-        "training/loop.py",
-        "F.cross_entropy(logits, labels)\n",
-        "F.cross_entropy(logits, labels, label_smoothing=0.1)\n",
-        "test_evaluation_recipe",
-        "labels smoothed in evaluation",
-    ),
-    Mutant(
-        "training/loop.py",
-        "        confusion.zero_()\n",
-        "        pass\n",
-        "test_evaluation_recipe",
-        "counts of a confusion matrix pile up from epoch to epoch",
-    ),
-    Mutant(
-        "training/loop.py",
-        "labels * len(confusion) + predicted",
-        "predicted * len(confusion) + labels",
-        "test_evaluation_recipe",
-        "confusion matrix transposed",
-    ),
-    Mutant(
-        "training/loop.py",
-        "    processes.share_buffers(network)\n",
-        "",
-        "test_training_processes",
-        "batch norm's statistics not shared before validation",
-    ),
-    Mutant(
-        "training/loop.py",
-        "        processes.sum(confusion)\n",
-        "        pass\n",
-        "test_training_processes",
-        "a confusion matrix of the main process's images only",
-    ),
-    Mutant(
-        "training/loop.py",
-        "total.sums = processes.sum(meter.sums.clone())",
-        "total.sums = meter.sums.clone()",
-        "test_training_processes",
-        "results of the main process's images only",
-    ),
-    Mutant(
-        "training/loop.py",
-        "        if processes.size > 1:\n            # Static",
-        "        if processes.size > 2:\n            # Static",
-        "test_training_processes",
-        "two processes train networks of their own",
-    ),
-    Mutant(
-        "training/loop.py",
-        'validation["top1"] > best_top1',
-        'validation["top1"] >= best_top1',
-        "test_evaluation_recipe",
-        "the last of equally good epochs is the best",
-    ),
-    Mutant(
-        "training/loop.py",
-        'validation["top1"] > best_top1',
-        'train["top1"] > best_top1',
-        "test_evaluation_recipe",
-        "the best checkpoint chosen by its training accuracy",
-    ),
-    Mutant(
-        "training/loop.py",
-        "        if is_best:\n",
-        "        if True:\n",
-        "test_evaluation_recipe",
-        "the best checkpoint is the last",
-    ),
-    Mutant(
-        "training/loop.py",
-        'max(best_top1, validation["top1"])',
-        'validation["top1"]',
-        "test_evaluation_recipe",
-        "the best checkpoint is better than the epoch before only",
-    ),
-    Mutant(
-        "utils.py",
-        "logits.topk(min(5,",
-        "logits.topk(min(4,",
-        "test_evaluation_recipe",
-        "top-5 counted as top-4",
-    ),
-    Mutant(
-        "utils.py",
-        "logits.topk(min(5, logits.shape[1]), dim=1)",
-        "logits.topk(min(5, logits.shape[1] - 1), dim=1)",
-        "test_evaluation_recipe",
-        "top-5 of five classes or fewer leaves one out",
-    ),
-    Mutant(
-        "utils.py",
-        "torch.stack([loss * len(labels), ",
-        "torch.stack([loss, ",
-        "test_evaluation_recipe",
-        "losses of batches not weighted by their images",
-    ),
-    Mutant(
-        "utils.py",
-        "top5[:, 0].sum(), top5.sum(), count",
-        "top5.sum(), top5[:, 0].sum(), count",
-        "test_evaluation_recipe",
-        "top-1 and top-5 swapped",
-    ),
-    Mutant(
-        "utils.py",
-        '        if not name.startswith("auxiliary_head.")\n',
-        "",
-        "test_evaluation_recipe",
-        "the auxiliary head counted among the parameters",
-    ),
-    Mutant(
-        "utils.py",
-        "return counter.get_total_flops() // 2",
-        "return counter.get_total_flops()",
-        "test_model",
-        "multiplications and additions counted each",
-    ),
-    Mutant(
-        "utils.py",
-        'return torch.bfloat16 if precision == "bf16" else torch.float32\n\n\ndef autocast',
-        "return torch.float32\n\n\ndef autocast",
-        "test_training_recipe",
-        "bf16 is fp32",
-    ),
-    Mutant(
-        "utils.py",
-        "enabled=dtype != torch.float32",
-        "enabled=dtype == torch.float32",
-        "test_training_recipe",
-        "autocast the other way round",
-    ),
-    Mutant(
-        "utils.py",
-        "    if largest_norm > 0:\n",
-        "    if largest_norm > 1:\n",
-        "test_training_recipe",
-        "gradients not clipped to small norms",
-    ),
-    Mutant(
-        "utils.py",
-        "nn.utils.clip_grad_norm_(parameters, largest_norm)",
-        "nn.utils.clip_grad_value_(parameters, largest_norm)",
-        "test_training_recipe",
-        "gradients clipped one by one and not by their norm",
-    ),
-    Mutant(
-        "utils.py",
-        "nn.utils.clip_grad_norm_(parameters, largest_norm)",
-        'nn.utils.clip_grad_norm_(parameters, largest_norm, norm_type=float("inf"))',
-        "test_training_recipe",
-        "gradients clipped by their largest number",
-    ),
-    Mutant(
-        "train.py",
-        "math.cos(math.pi * epoch / args.epochs)) / 2",
-        "math.cos(math.pi * (epoch + 1) / args.epochs)) / 2",
-        "test_training_recipe",
-        "CIFAR's learning rate of the next epoch",
-    ),
-    Mutant(
-        "train.py",
-        "math.pi * epoch / args.epochs",
-        "math.pi * epoch / max(1, args.epochs - 1)",
-        "test_training_recipe",
-        "CIFAR's learning rate reaches 0 in the last epoch",
-    ),
-    Mutant(
-        "train.py",
-        "return args.learning_rate * (1 + math.cos(math.pi * epoch / args.epochs)) / 2",
-        "return args.learning_rate",
-        "test_training_recipe",
-        "CIFAR's learning rate stays",
-    ),
-    Mutant(
-        "train.py",
-        "derive_seed(args.seed, epoch),\n            processes.device",
-        "derive_seed(args.seed),\n            processes.device",
-        "test_training_recipe",
-        "the same order and augmentation in all epochs on CIFAR",
-    ),
-    Mutant(
-        "train.py",
-        "derive_seed(args.seed, epoch),\n            processes.device",
-        "derive_seed(epoch),\n            processes.device",
-        "test_training_recipe",
-        "the same order and augmentation whatever --seed says",
-    ),
-    Mutant(
-        "train.py",
-        "processes.device, processes.rank, processes.size, first_step,",
-        "processes.device, 0, processes.size, first_step,",
-        "test_training_recipe",
-        "all processes train on the same part of a batch on CIFAR",
-    ),
-    Mutant(
-        "train.py",
-        "processes.device, processes.rank, processes.size, first_step,",
-        "processes.device, processes.rank, processes.size,",
-        "test_training_recipe",
-        "a resumed epoch begins again on CIFAR",
-    ),
-    Mutant(
-        "train.py",
-        "test_set, args.batch_size, statistics, processes.device, processes.rank, processes.size",
-        "test_set, args.batch_size, statistics, processes.device",
-        "test_training_recipe",
-        "all processes validate on all images on CIFAR",
-    ),
-    Mutant(
-        "train.py",
-        "            test_set, args.batch_size, statistics",
-        "            train_set, args.batch_size, statistics",
-        "test_training_recipe",
-        "validated on the training images on CIFAR",
-    ),
-    Mutant(
-        "train.py",
-        "init_channels=36",
-        "init_channels=32",
-        "test_training_recipe",
-        "another number of channels on CIFAR",
-    ),
-    Mutant(
-        "train.py",
-        "drop_path_prob=0.3",
-        "drop_path_prob=0.2",
-        "test_training_recipe",
-        "another drop path on CIFAR",
-    ),
-    Mutant(
-        "train.py",
-        "epochs=600",
-        "epochs=500",
-        "test_training_recipe",
-        "another number of epochs on CIFAR",
-    ),
-    Mutant(
-        "train.py",
-        "learning_rate=0.025",
-        "learning_rate=0.05",
-        "test_training_recipe",
-        "another learning rate on CIFAR",
-    ),
-    Mutant(
-        "train.py",
-        "weight_decay=3e-4",
-        "weight_decay=3e-5",
-        "test_training_recipe",
-        "ImageNet's weight decay on CIFAR",
-    ),
-    Mutant(
-        "training/loop.py",
-        "        default=0.4,\n",
-        "        default=0.5,\n",
-        "test_training_recipe",
-        "another weight of the auxiliary head",
-    ),
-    Mutant(
-        "training/loop.py",
-        'type=non_negative_float, default=0.9, help="of SGD"',
-        'type=non_negative_float, default=0.99, help="of SGD"',
-        "test_training_recipe",
-        "another momentum",
-    ),
-    Mutant(
-        "training/loop.py",
-        '"--auxiliary", action=BooleanOptionalAction, default=True',
-        '"--auxiliary", action=BooleanOptionalAction, default=False',
-        "test_training_recipe",
-        "no auxiliary head unless asked for",
-    ),
-    Mutant(
-        "train_imagenet.py",
-        "return highest * (epoch + 1) / warmup_epochs",
-        "return highest * epoch / warmup_epochs",
-        "test_training_recipe",
-        "ImageNet's warm-up begins at 0",
-    ),
-    Mutant(
-        "train_imagenet.py",
-        "return highest * (main_epochs - epoch) / main_epochs",
-        "return highest * (main_epochs - epoch - 1) / main_epochs",
-        "test_training_recipe",
-        "ImageNet's learning rate of the next epoch",
-    ),
-    Mutant(
-        "train_imagenet.py",
-        "return highest * (main_epochs - epoch) / main_epochs",
-        "return highest * (epochs - epoch) / epochs",
-        "test_training_recipe",
-        "ImageNet's learning rate falls over all epochs",
-    ),
-    Mutant(
-        "train_imagenet.py",
-        "return highest * (epochs - epoch) / (main_epochs * final_epochs)",
-        "return highest * (epochs - epoch - 1) / (main_epochs * final_epochs)",
-        "test_training_recipe",
-        "ImageNet's last epochs' learning rate ends at 0",
-    ),
-    Mutant(
-        "train_imagenet.py",
-        "    if epoch < warmup_epochs:",
-        "    if epoch <= warmup_epochs:",
-        "test_training_recipe",
-        "ImageNet's warm-up takes an epoch more",
-    ),
-    Mutant(
-        "train_imagenet.py",
-        "    if epoch < main_epochs:",
-        "    if epoch <= main_epochs:",
-        "test_training_recipe",
-        "ImageNet's last epochs begin one later",
-    ),
-    Mutant(
-        "train_imagenet.py",
-        "        args.label_smoothing,\n    )",
-        "    )",
-        "test_training_recipe",
-        "labels not smoothed on ImageNet",
-    ),
-    Mutant(
-        "train_imagenet.py",
-        'default=0.1, help="of both',
-        'default=0.0, help="of both',
-        "test_training_recipe",
-        "labels not smoothed unless asked for",
-    ),
-    Mutant(
-        "train_imagenet.py",
-        "derive_seed(args.seed, epoch), first_step",
-        "derive_seed(args.seed), first_step",
-        "test_training_recipe",
-        "the same order and augmentation in all epochs on ImageNet",
-    ),
-    Mutant(
-        "train_imagenet.py",
-        "derive_seed(args.seed, epoch), first_step",
-        "derive_seed(args.seed, epoch)",
-        "test_training_recipe",
-        "a resumed epoch begins again on ImageNet",
-    ),
-    Mutant(
-        "train_imagenet.py",
-        "layers=14",
-        "layers=15",
-        "test_training_recipe",
-        "another number of cells on ImageNet",
-    ),
-    Mutant(
-        "train_imagenet.py",
-        "drop_path_prob=0.0",
-        "drop_path_prob=0.2",
-        "test_training_recipe",
-        "drop path on ImageNet",
-    ),
-    Mutant(
-        "train_imagenet.py",
-        "weight_decay=3e-5",
-        "weight_decay=3e-4",
-        "test_training_recipe",
-        "CIFAR's weight decay on ImageNet",
-    ),
-    Mutant(
-        "train_imagenet.py",
-        "batch_size=1024",
-        "batch_size=512",
-        "test_training_recipe",
-        "another batch size on ImageNet",
-    ),
-    Mutant(
-        "train_imagenet.py",
-        'default=5,\n        help="epochs of the learning',
-        'default=3,\n        help="epochs of the learning',
-        "test_training_recipe",
-        "another number of warm-up epochs",
-    ),
-    Mutant(
-        "train_imagenet.py",
-        '        "imagenet",\n        run_genotype',
-        '        "cifar",\n        run_genotype',
-        "test_training_recipe",
-        "CIFAR's network on ImageNet",
-    ),
-    Mutant(
-        "test.py",
-        "        choose_precision(args.precision, device),\n",
-        "        torch.float32,\n",
-        "test_evaluation_recipe",
-        "--precision of test.py ignored",
-    ),
-    Mutant(
-        "test.py",
-        "    print(f\"error rate      {100 - result['top1']:.2f} %\")",
-        "    print(f\"error rate      {100 - result['top5']:.2f} %\")",
-        "test_evaluation_recipe",
-        "test.py prints the top-5 error",
-    ),
-    Mutant(
-        "test.py",
-        "        statistics = statistics_from_dict(description)\n",
-        '        statistics = PUBLISHED_STATISTICS["cifar10"]\n',
-        "test_evaluation_recipe",
-        "test.py normalises by another set's mean and deviation",
-    ),
-    Mutant(
-        "test_imagenet.py",
-        "        choose_precision(args.precision, processes.device),\n",
-        "        torch.float32,\n",
-        "test_evaluation_recipe",
-        "--precision of test_imagenet.py ignored",
-    ),
-    Mutant(
-        "test_imagenet.py",
-        "        statistics = statistics_from_dict(description)\n",
-        "        pass\n",
-        "test_evaluation_recipe",
-        "test_imagenet.py ignores the checkpoint's mean and deviation",
-    ),
-    Mutant(
-        "model.py",
-        "self.training and drop_path_prob > 0",
-        "drop_path_prob > 0",
-        "test_network_recipe",
-        "drop path in eval mode",
-    ),
-    Mutant(
-        "model.py",
-        " and not isinstance(operation, nn.Identity)",
-        "",
-        "test_network_recipe",
-        "drop path on skip connections",
-    ),
-    Mutant(
-        "model.py",
-        "not isinstance(operation, nn.Identity)",
-        "not isinstance(operation, nn.Identity | FactorizedReduce)",
-        "test_network_recipe",
-        "no drop path on skip connections that reduce",
-    ),
-    Mutant(
-        "operations.py",
-        "    return x * mask.div_(keep)",
-        "    return x * mask",
-        "test_network_recipe",
-        "drop path not scaled up",
-    ),
-    Mutant(
-        "operations.py",
-        "mask = torch.empty(x.shape[0], 1, 1, 1,",
-        "mask = torch.empty(x.shape[0], x.shape[1], 1, 1,",
-        "test_network_recipe",
-        "drop path by channels",
-    ),
-    Mutant(
-        "operations.py",
-        ".bernoulli_(keep)",
-        ".bernoulli_(probability)",
-        "test_network_recipe",
-        "drop path keeps what it should drop",
-    ),
-    Mutant(
-        "model.py",
-        "cell(s0, s1, self.drop_path_prob)\n            if",
-        "cell(s0, s1, 0.0)\n            if",
-        "test_network_recipe",
-        "drop path never reaches the cells",
-    ),
-    Mutant(
-        "model.py",
-        "reduction = index in (self._layers // 3, 2 * self._layers // 3)",
-        "reduction = index in (self._layers // 3, self._layers // 3 * 2)",
-        "test_network_recipe",
-        "the second reduction cell elsewhere",
-    ),
-    Mutant(
-        "model.py",
-        "if index == 2 * self._layers // 3 and self._auxiliary and self.training",
-        "if index == 2 * self._layers // 3 + 1 and self._auxiliary and self.training",
-        "test_network_recipe",
-        "the auxiliary head a cell later",
-    ),
-    Mutant(
-        "model.py",
-        "                C_curr *= 2\n",
-        "                pass\n",
-        "test_network_recipe",
-        "reduction cells without twice the channels",
-    ),
-    Mutant(
-        "model.py",
-        "s0, s1 = s1, cell(s0, s1, self.drop_path_prob)\n            if",
-        "s0, s1 = s0, cell(s0, s1, self.drop_path_prob)\n            if",
-        "test_model",
-        "cells that see the stem for ever",
-    ),
-    Mutant(
-        "model.py",
-        "2 if reduction and source < 2 else 1",
-        "2 if reduction and source < 1 else 1",
-        "test_network_recipe",
-        "operations on the last cell's output do not reduce",
-    ),
-    Mutant(
-        "model.py",
-        "pairs = genotype.reduce if reduction else genotype.normal\n",
-        "pairs = genotype.normal\n",
-        "test_model",
-        "the normal cell's operations in reduction cells",
-    ),
-    Mutant(
-        "model.py",
-        "    auxiliary_pool_stride = 3\n",
-        "    auxiliary_pool_stride = 2\n",
-        "test_network_recipe",
-        "another stride of the auxiliary head's pool on CIFAR",
-    ),
-    Mutant(
-        "model.py",
-        "    auxiliary_pool_stride = 2\n",
-        "    auxiliary_pool_stride = 3\n",
-        "test_network_recipe",
-        "another stride of the auxiliary head's pool on ImageNet",
-    ),
-    Mutant(
-        "model.py",
-        "    auxiliary_last_batch_norm = False",
-        "    auxiliary_last_batch_norm = True",
-        "test_network_recipe",
-        "a last batch norm in ImageNet's auxiliary head",
-    ),
-    Mutant(
-        "model.py",
-        "    auxiliary_last_batch_norm = True",
-        "    auxiliary_last_batch_norm = False",
-        "test_network_recipe",
-        "no last batch norm in CIFAR's auxiliary head",
-    ),
-    Mutant(
-        "model.py",
-        "            nn.ReLU(),\n            AuxiliaryPool",
-        "            AuxiliaryPool",
-        "test_network_recipe",
-        "no ReLU before the auxiliary head",
-    ),
-    Mutant(
-        "model.py",
-        "        C_stem = 3 * C\n",
-        "        C_stem = 2 * C\n",
-        "test_model",
-        "another number of channels in the stem",
-    ),
-    Mutant(
-        "model.py",
-        "            nn.ReLU(),\n            nn.Conv2d(C, C, 3, stride=2",
-        "            nn.Identity(),\n            nn.Conv2d(C, C, 3, stride=2",
-        "test_model",
-        "no ReLU in ImageNet's second stem",
-    ),
-    Mutant(
-        "model.py",
-        "self._add_cells(genotype, C, C, reduction_prev=True)",
-        "self._add_cells(genotype, C, C, reduction_prev=False)",
-        "test_model",
-        "ImageNet's first cell takes its inputs for one size",
-    ),
-    Mutant(
-        "operations.py",
-        "x[:, :, ::2, ::2], x[:, :, 1::2, 1::2]",
-        "x[:, :, ::2, ::2], x[:, :, ::2, ::2]",
-        "test_network_recipe",
-        "both halves of a FactorizedReduce see the same pixels",
-    ),
-    Mutant(
-        "operations.py",
-        "        x = F.relu(x)\n        # Every",
-        "        # Every",
-        "test_network_recipe",
-        "no ReLU in a FactorizedReduce",
-    ),
-    Mutant(
-        "operations.py",
-        "count_include_pad=False",
-        "count_include_pad=True",
-        "test_network_recipe",
-        "average pools count the padding",
-    ),
-    Mutant(
-        "operations.py",
-        "            *_depthwise_separable(C, kernel_size, 1),\n",
-        "",
-        "test_network_recipe",
-        "separable convolutions applied once",
-    ),
-    Mutant(
-        "operations.py",
-        "stride, dilation=2))",
-        "stride, dilation=1))",
-        "test_network_recipe",
-        "dilated convolutions without dilation",
-    ),
-    Mutant(
-        "operations.py",
-        "return nn.MaxPool2d(3,",
-        "return nn.AvgPool2d(3,",
-        "test_network_recipe",
-        "max pools are average pools",
-    ),
-    Mutant(
-        "speed/depthwise.py",
-        "weight.flip(2, 3), None, 1",
-        "weight, None, 1",
-        "test_depthwise",
-        "input gradients of an unmirrored kernel",
-    ),
-    Mutant(
-        "speed/depthwise.py",
-        "seen = padded[:, :, :, first : first + width",
-        "seen = padded[:, :, :, : width",
-        "test_depthwise",
-        "every few columns' gradient from the first ones' pixels",
-    ),
-    Mutant(
-        "speed/depthwise.py",
-        "ctx.subsampled = stride == dilation == 2",
-        "ctx.subsampled = dilation == 2",
-        "test_depthwise",
-        "dilation without stride taken for one with it",
-    ),
-    Mutant(
-        "runtime/processes.py",
-        "            for buffer in network.buffers():",
-        "            for buffer in list(network.buffers())[:3]:",
-        "test_training_processes",
-        "only some of batch norm's statistics shared",
-    ),
-    Mutant(
-        "runtime/processes.py",
-        "torch.distributed.broadcast(buffer, src=0)",
-        "torch.distributed.broadcast(buffer, src=1)",
-        "test_training_processes",
-        "the last process's batch norm statistics",
-    ),
-    Mutant(
-        "runtime/processes.py",
-        "            torch.distributed.all_reduce(tensor)\n",
-        "            torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MAX)\n",
-        "test_training_processes",
-        "the largest of the processes' results and not their sum",
-    ),
-    Mutant(
-        "utils.py",
-        "(len(place), *place)",
-        "(len(place), *place[:-1])",
-        "test_seeds",
-        "seeds that leave the last part of their place out",
-    ),
-    Mutant(
-        "utils.py",
-        "SeedSequence((len(place), *place))",
-        "SeedSequence(place)",
-        "test_seeds",
-        "a place and the same with a zero behind it share a seed",
-    ),
-    Mutant(
-        "utils.py",
-        "(self._first == 0) & ~number.isfinite()",
-        "(self._first == 0) & number.isnan()",
-        "test_numbers",
-        "infinite losses go unseen",
-    ),
-    Mutant(
-        "utils.py",
-        "(self._first == 0) & ~number.isfinite()",
-        "~number.isfinite()",
-        "test_numbers",
-        "not the first step whose loss was not finite",
-    ),
-    Mutant(
-        "training/trained_network.py",
-        '"imagenet": (46, 14)}',
-        '"imagenet": (48, 14)}',
-        "test_evaluation_recipe",
-        "another size of ImageNet's published network",
-    ),
-    Mutant(
-        "training/trained_network.py",
-        '{"cifar": (36, 20),',
-        '{"cifar": (32, 20),',
-        "test_evaluation_recipe",
-        "another size of CIFAR's published network",
-    ),
-    Mutant(
-        "training/trained_network.py",
-        "    return network.eval(), description",
-        "    return network.train(), description",
-        "test_evaluation_recipe",
-        "a trained network comes in training mode",
-    ),
-    Mutant(
-        "train.py",
-        'load_image_set(args.set, args.data, "test", args.image_size)',
-        'load_image_set(args.set, args.data, "train", args.image_size)',
-        "test_training_recipe",
-        "the training images taken for the test images on CIFAR",
-    ),
-    Mutant(
-        "train_imagenet.py",
-        'open_images(args.data_path, "val", ',
-        'open_images(args.data_path, "train", ',
-        "test_training_recipe",
-        "validated on the training images on ImageNet",
-    ),
-    Mutant(
-        "train.py",
-        "image_size, args.cutout, args.cutout_length)",
-        "image_size, False, args.cutout_length)",
-        "test_training_recipe",
-        "no cutout in training from scratch",
-    ),
-    Mutant(
-        "train.py",
-        "args.cutout, args.cutout_length)",
-        "args.cutout)",
-        "test_training_recipe",
-        "--cutout_length ignored in training from scratch",
-    ),
-]
 
-DATA = [
-    Mutant(
-        "dataset/augmentation.py",
-        "    if augmentation.crop_padding:\n",
-        "    if False:\n",
-        "test_image_recipe",
-        "no random crop",
-    ),
-    Mutant(
-        "dataset/augmentation.py",
-        "    if augmentation.flip:\n",
-        "    if False:\n",
-        "test_image_recipe",
-        "images never mirrored",
-    ),
-    Mutant(
-        "dataset/augmentation.py",
-        "    if augmentation.cutout_length:\n",
-        "    if False:\n",
-        "test_image_recipe",
-        "no cutout",
-    ),
-    Mutant(
-        "dataset/augmentation.py",
-        "    normalized = normalize(images, mean, std)\n"
-        "    if augmentation.cutout_length:\n"
-        "        normalized = cutout(normalized, augmentation.cutout_length, generator)\n"
-        "    return normalized\n",
-        "    if augmentation.cutout_length:\n"
-        "        images = cutout(images, augmentation.cutout_length, generator)\n"
-        "    return normalize(images, mean, std)\n",
-        "test_image_recipe",
-        "cutout before normalisation",
-    ),
-    Mutant(
-        "dataset/augmentation.py",
-        "padded = F.pad(images, [padding] * 4)",
-        'padded = F.pad(images.float(), [padding] * 4, mode="reflect")',
-        "test_image_recipe",
-        "crops of mirrored borders",
-    ),
-    Mutant(
-        "dataset/augmentation.py",
-        "        2 * padding + 1, (2, count)",
-        "        2 * padding, (2, count)",
-        "test_image_recipe",
-        "crop places leave out the last",
-    ),
-    Mutant(
-        "dataset/augmentation.py",
-        "        2 * padding + 1, (2, count), generator=generator, device=images.device\n    )",
-        "        2 * padding + 1, (2, 1), generator=generator, device=images.device\n"
-        "    ).expand(2, count)",
-        "test_image_recipe",
-        "one crop place for the whole batch",
-    ),
-    Mutant(
-        "dataset/augmentation.py",
-        "flipped = torch.rand(len(images), generator=generator, device=images.device) < 0.5",
-        "flipped = torch.rand(len(images), generator=generator, device=images.device) < 0.25",
-        "test_image_recipe",
-        "mirrored with probability 1/4",
-    ),
-    Mutant(
-        "dataset/augmentation.py",
-        "flipped = torch.rand(len(images), generator=generator, device=images.device) < 0.5",
-        "flipped = (torch.rand(1, generator=generator) < 0.5).expand(len(images))",
-        "test_image_recipe",
-        "one flip for the whole batch",
-    ),
-    Mutant(
-        "dataset/augmentation.py",
-        "images.flip(3), images)",
-        "images.flip(2), images)",
-        "test_image_recipe",
-        "mirrored top to bottom",
-    ),
-    Mutant(
-        "dataset/augmentation.py",
-        "torch.where(square, 0.0, images)",
-        "torch.where(square, 0.5, images)",
-        "test_image_recipe",
-        "cutout's value",
-    ),
-    Mutant(
-        "dataset/augmentation.py",
-        "centre = torch.randint(size, (count, 1)",
-        "centre = torch.randint(length // 2, size - length // 2, (count, 1)",
-        "test_image_recipe",
-        "cutout squares only inside of the image",
-    ),
-    Mutant(
-        "dataset/augmentation.py",
-        "(offset >= -(length // 2))",
-        "(offset > -(length // 2))",
-        "test_image_recipe",
-        "cutout's border",
-    ),
-    Mutant(
-        "dataset/augmentation.py",
-        "    images = images.to(memory_format=torch.channels_last)\n",
-        "",
-        "test_image_recipe",
-        "batches not channels last",
-    ),
-    Mutant(
-        "dataset/augmentation.py",
-        "/ (255 * std).view(1, 3, 1, 1)",
-        "/ (255 * std.square()).view(1, 3, 1, 1)",
-        "test_image_recipe",
-        "divided by the variance",
-    ),
-    Mutant(
-        "dataset/augmentation.py",
-        "(images - (255 * mean).view(1, 3, 1, 1))",
-        "(images - (255 * mean.flip(0)).view(1, 3, 1, 1))",
-        "test_image_recipe",
-        "mean in the order blue, green, red",
-    ),
-    Mutant(
-        "dataset/augmentation.py",
-        "for step in order:",
-        "for step in sorted(order):",
-        "test_imagenet_recipe",
-        "colours always changed in one order",
-    ),
-    Mutant(
-        "dataset/augmentation.py",
-        "mean = _grey(images).mean(dim=(2, 3), keepdim=True)",
-        "mean = _grey(images).mean()",
-        "test_imagenet_recipe",
-        "contrast about the batch's mean",
-    ),
-    Mutant(
-        "dataset/augmentation.py",
-        "0.299 * red + 0.587 * green + 0.114 * blue",
-        "(red + green + blue) / 3",
-        "test_imagenet_recipe",
-        "grey as the channels' mean",
-    ),
-    Mutant(
-        "dataset/augmentation.py",
-        "hue = hue + 6 * shift",
-        "hue = hue + shift",
-        "test_imagenet_recipe",
-        "hue shifted by sixths of turns",
-    ),
-    Mutant(
-        "dataset/image_set.py",
-        "cutout_length = image_size // 2",
-        "cutout_length = image_size // 4",
-        "test_image_recipe",
-        "cutout's length",
-    ),
-    Mutant(
-        "dataset/image_set.py",
-        "Augmentation(image_size // 8,",
-        "Augmentation(image_size // 16,",
-        "test_image_recipe",
-        "crop padding 2 at 32",
-    ),
-    Mutant(
-        "dataset/image_set.py",
-        'name != "digits", cutout_length if',
-        "True, cutout_length if",
-        "test_image_recipe",
-        "digits mirrored",
-    ),
-    Mutant(
-        "dataset/image_set.py",
-        'name != "digits", cutout_length if',
-        'name == "cifar10", cutout_length if',
-        "test_image_recipe",
-        "CIFAR-100 not mirrored",
-    ),
-    Mutant(
-        "dataset/image_set.py",
-        "cutout_length if cutout else 0",
-        "cutout_length",
-        "test_image_recipe",
-        "--no-cutout ignored",
-    ),
-    Mutant(
-        "dataset/image_set.py",
-        "generator.manual_seed(derive_seed(seed, rank, step))",
-        "generator.manual_seed(derive_seed(seed, 0, step))",
-        "test_image_recipe",
-        "the same augmentation in all processes",
-    ),
-    Mutant(
-        "dataset/image_set.py",
-        "generator.manual_seed(derive_seed(seed, rank, step))",
-        "generator.manual_seed(derive_seed(seed, rank, 0))",
-        "test_image_recipe",
-        "the same augmentation in each step",
-    ),
-    Mutant(
-        "dataset/image_set.py",
-        "enumerate(batches, start=first_step)",
-        "enumerate(batches)",
-        "test_image_recipe",
-        "a resumed epoch augmented as its first steps",
-    ),
-    Mutant(
-        "dataset/image_set.py",
-        "torch.randperm(len(image_set), generator=shuffle, device=data_device)",
-        "torch.arange(len(image_set))",
-        "test_image_recipe",
-        "training images not shuffled",
-    ),
-    Mutant(
-        "dataset/image_set.py",
-        "torch.randperm(len(image_set), generator=shuffle, device=data_device)",
-        "torch.randint(len(image_set), (len(image_set),), generator=shuffle)",
-        "test_image_recipe",
-        "images drawn with replacement",
-    ),
-    Mutant(
-        "dataset/image_set.py",
-        "own = indices[rank::world_size]",
-        "own = indices",
-        "test_image_recipe",
-        "all processes train on all images",
-    ),
-    Mutant(
-        "dataset/image_set.py",
-        "        if len(indices) < 2 * world_size:\n",
-        "        if len(indices) < batch_size:\n",
-        "test_image_recipe",
-        "last batch left out",
-    ),
-    Mutant(
-        "dataset/image_set.py",
-        "+ (rest >= 2 * world_size)",
-        "+ (rest > 0)",
-        "test_image_recipe",
-        "steps count a batch that is left out",
-    ),
-    Mutant(
-        "dataset/image_set.py",
-        "        yield normalize(images, mean, std), labels",
-        "        yield augment(\n"
-        "            images, Augmentation(4, True, 0), mean, std, Generator(device)\n"
-        "        ), labels",
-        "test_image_recipe",
-        "validation images augmented",
-    ),
-    Mutant(
-        "dataset/image_set.py",
-        "own = torch.arange(rank, len(image_set), world_size,",
-        "own = torch.arange(0, len(image_set), 1,",
-        "test_image_recipe",
-        "all processes validate on all images",
-    ),
-    Mutant(
-        "dataset/image_set.py",
-        "own = torch.arange(rank, len(image_set), world_size,",
-        "own = torch.arange(rank, len(image_set) - 1, world_size,",
-        "test_image_recipe",
-        "a test image left out",
-    ),
-    Mutant(
-        "dataset/image_set.py",
-        'train = split == "train"',
-        "train = True",
-        "test_image_recipe",
-        "CIFAR's training images tested on",
-    ),
-    Mutant(
-        "dataset/image_set.py",
-        "torch.from_numpy(dataset.data).permute(0, 3, 1, 2)",
-        "torch.from_numpy(dataset.data).permute(0, 3, 2, 1)",
-        "test_image_recipe",
-        "CIFAR transposed",
-    ),
-    Mutant(
-        "dataset/image_set.py",
-        "images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2)",
-        "images = torch.from_numpy(dataset.data).flip(3).permute(0, 3, 1, 2)",
-        "test_image_recipe",
-        "CIFAR in the order blue, green, red",
-    ),
-    Mutant(
-        "dataset/image_set.py",
-        "        return PUBLISHED_STATISTICS[name]\n    if kept",
-        '        return PUBLISHED_STATISTICS["cifar10"]\n    if kept',
-        "test_image_recipe",
-        "CIFAR-100 normalised as CIFAR-10",
-    ),
-    Mutant(
-        "dataset/image_set.py",
-        "    if name in PUBLISHED_STATISTICS:\n",
-        "    if False:\n",
-        "test_image_recipe",
-        "CIFAR's statistics measured, not the published",
-    ),
-    Mutant(
-        "dataset/image_set.py",
-        "    if kept is not None and kept.exists():\n",
-        "    if False:\n",
-        "test_image_recipe",
-        "kept statistics not read",
-    ),
-    Mutant(
-        "dataset/image_set.py",
-        "(total_of_squares / count - mean.square()).clamp(min=1e-6).sqrt()",
-        "(total_of_squares / count - mean.square()).clamp(min=1e-6)",
-        "test_image_recipe",
-        "variance for deviation",
-    ),
-    Mutant(
-        "dataset/image_set.py",
-        'size=(16, 16), mode="bilinear")',
-        'size=(16, 16), mode="nearest")',
-        "test_image_recipe",
-        "digits enlarged by another filter",
-    ),
-    Mutant(
-        "dataset/image_folder.py",
-        "Image.Resampling.BILINEAR",
-        "Image.Resampling.BICUBIC",
-        "test_image_recipe",
-        "another filter in folders",
-    ),
-    Mutant(
-        "dataset/image_folder.py",
-        "Image.Resampling.BILINEAR",
-        "Image.Resampling.NEAREST",
-        "test_image_recipe",
-        "no filter in folders",
-    ),
-    Mutant(
-        "dataset/image_folder.py",
-        "ImageOps.fit(to_rgb(image), size, Image.Resampling.BILINEAR)",
-        "to_rgb(image).resize(size, Image.Resampling.BILINEAR)",
-        "test_image_recipe",
-        "folder images squeezed, not cropped",
-    ),
-    Mutant(
-        "dataset/image_folder.py",
-        "    names = sorted(entry.name for entry in folder.iterdir() if _is_visible_folder(entry))",
-        "    names = sorted(\n"
-        "        (entry.name for entry in folder.iterdir() if _is_visible_folder(entry)),\n"
-        "        key=lambda name: (folder / name).stat().st_mtime_ns,\n"
-        "    )",
-        "test_image_recipe",
-        "labels in the order in which class folders were made",
-    ),
-    Mutant(
-        "dataset/decoding.py",
-        'return image.convert("RGB")',
-        'return image.convert("RGBA").convert("RGBa").convert("RGBA").convert("RGB")',
-        "test_image_recipe",
-        "transparent pixels black",
-    ),
-    Mutant(
-        "dataset/decoding.py",
-        'return image.convert("RGB")',
-        'return image.convert("L").convert("RGB")',
-        "test_image_recipe",
-        "all images grey",
-    ),
-    Mutant(
-        "dataset/decoding.py",
-        "        Image.Resampling.BILINEAR,\n",
-        "        Image.Resampling.BICUBIC,\n",
-        "test_imagenet_recipe",
-        "another filter for crops",
-    ),
-    Mutant(
-        "dataset/decoding.py",
-        "        Image.Resampling.BILINEAR,\n",
-        "        Image.Resampling.NEAREST,\n",
-        "test_imagenet_recipe",
-        "no filter for crops",
-    ),
-    Mutant(
-        "dataset/decoding.py",
-        "CROP_RATIO = (3 / 4, 4 / 3)",
-        "CROP_RATIO = (1 / 2, 2)",
-        "test_imagenet_recipe",
-        "crops of another range of shapes",
-    ),
-    Mutant(
-        "dataset/decoding.py",
-        "ratio = math.exp(smallest + (largest - smallest) * ratio_draw)",
-        "ratio = CROP_RATIO[0] + (CROP_RATIO[1] - CROP_RATIO[0]) * ratio_draw",
-        "test_imagenet_recipe",
-        "shapes of crops not uniform in the logarithm",
-    ),
-    Mutant(
-        "dataset/decoding.py",
-        "area = width * height * (scale[0] + (scale[1] - scale[0]) * area_draw)",
-        "area = width * height * (scale[0] + (scale[1] - scale[0]) * area_draw) ** 2",
-        "test_imagenet_recipe",
-        "sides of crops uniform, not their area",
-    ),
-    Mutant(
-        "dataset/decoding.py",
-        "            left = int(left_draw * (width - crop_width + 1))\n"
-        "            top = int(top_draw * (height - crop_height + 1))\n",
-        "            left = (width - crop_width) // 2\n"
-        "            top = (height - crop_height) // 2\n",
-        "test_imagenet_recipe",
-        "training crops from the middle",
-    ),
-    Mutant(
-        "dataset/decoding.py",
-        "int(left_draw * (width - crop_width + 1))",
-        "int(left_draw * (width - crop_width))",
-        "test_imagenet_recipe",
-        "crops never at the right border",
-    ),
-    Mutant(
-        "dataset/decoding.py",
-        "crop_width = min(width, round(height * CROP_RATIO[1]))",
-        "crop_width = min(width, height)",
-        "test_imagenet_recipe",
-        "a square where no crop fits",
-    ),
-    Mutant(
-        "dataset/decoding.py",
-        "return Box((width - crop_width) // 2, (height - crop_height) // 2, crop_width",
-        "return Box(0, 0, crop_width",
-        "test_imagenet_recipe",
-        "a corner where no crop fits",
-    ),
-    Mutant(
-        "dataset/decoding.py",
-        "    short = min(width, height)\n",
-        "    short = max(width, height)\n",
-        "test_imagenet_recipe",
-        "validation: longer side resized",
-    ),
-    Mutant(
-        "dataset/decoding.py",
-        "round((side - image_size) / 2)",
-        "math.ceil((side - image_size) / 2)",
-        "test_imagenet_recipe",
-        "validation: the middle rounded up",
-    ),
-    Mutant(
-        "dataset/decoding.py",
-        "round((side - image_size) / 2)",
-        "0",
-        "test_imagenet_recipe",
-        "validation: a corner",
-    ),
-    Mutant(
-        "dataset/decoding.py",
-        "int(resize * side / short)",
-        "math.ceil(resize * side / short)",
-        "test_imagenet_recipe",
-        "validation: the longer side rounded up",
-    ),
-    Mutant(
-        "dataset/decoding.py",
-        "CROP_ATTEMPTS = 10",
-        "CROP_ATTEMPTS = 1",
-        "test_imagenet_recipe",
-        "one attempt at a crop",
-    ),
-    Mutant(
-        "dataset/encoded_batches.py",
-        "flip(pixels, draws[:, 0] < 0.5)",
-        "flip(pixels, draws[:, 0] < 0.6)",
-        "test_imagenet_recipe",
-        "ImageNet mirrored with another probability",
-    ),
-    Mutant(
-        "dataset/encoded_batches.py",
-        "flip(pixels, draws[:, 0] < 0.5)",
-        "flip(pixels, draws[0, 0].expand(len(draws)) < 0.5)",
-        "test_imagenet_recipe",
-        "ImageNet: one flip for the whole batch",
-    ),
-    Mutant(
-        "dataset/encoded_batches.py",
-        "strengths * (2 * draws[:, 1:] - 1)",
-        "strengths * (2 * draws[0, 1:] - 1).expand(len(draws), 4)",
-        "test_imagenet_recipe",
-        "one change of colours for the whole batch",
-    ),
-    Mutant(
-        "dataset/encoded_batches.py",
-        "strengths * (2 * draws[:, 1:] - 1)",
-        "strengths * draws[:, 1:]",
-        "test_imagenet_recipe",
-        "colours only made stronger",
-    ),
-    Mutant(
-        "dataset/encoded_batches.py",
-        "    if any(loading.jitter):\n",
-        "    if False:\n",
-        "test_imagenet_recipe",
-        "no change of colours",
-    ),
-    Mutant(
-        "dataset/encoded_batches.py",
-        "order = torch.randperm(4, generator=generator).tolist()",
-        "order = list(range(4))",
-        "test_imagenet_recipe",
-        "order of the changes not drawn",
-    ),
-    Mutant(
-        "dataset/encoded_batches.py",
-        "torch.rand(loading.batch_size, 5, generator=generator)[loading.own][: len(pixels)]",
-        "torch.rand(loading.batch_size, 5, generator=generator)[: len(pixels)]",
-        "test_imagenet_recipe",
-        "the same flips in all processes",
-    ),
-    Mutant(
-        "dataset/encoded_batches.py",
-        "random((loading.batch_size, CROP_ATTEMPTS, 4))[loading.own]",
-        "random((loading.batch_size, CROP_ATTEMPTS, 4))",
-        "test_imagenet_recipe",
-        "the same crops in all processes",
-    ),
-    Mutant(
-        "dataset/encoded_batches.py",
-        "np.random.default_rng(derive_seed(seed, step))",
-        "np.random.default_rng(derive_seed(seed))",
-        "test_imagenet_recipe",
-        "the same crops in each step",
-    ),
-    Mutant(
-        "dataset/encoded_batches.py",
-        "yield augment(pixels, loading, derive_seed(seed, 3, step)), labels",
-        "yield augment(pixels, loading, derive_seed(seed, 3)), labels",
-        "test_imagenet_recipe",
-        "the same flips in each step",
-    ),
-    Mutant(
-        "dataset/encoded_batches.py",
-        "enumerate(decoded, start=first_step)",
-        "enumerate(decoded)",
-        "test_imagenet_recipe",
-        "a resumed epoch of ImageNet augmented as its first steps",
-    ),
-    Mutant(
-        "dataset/encoded_batches.py",
-        "scale=loading.crop_scale",
-        "scale=(0.08, 1.0)",
-        "test_imagenet_recipe",
-        "--crop_scale ignored",
-    ),
-    Mutant(
-        "dataset/encoded_batches.py",
-        "resize=loading.validation_resize",
-        "resize=loading.image_size",
-        "test_imagenet_recipe",
-        "validation without resizing to more",
-    ),
-    Mutant(
-        "dataset/encoded_batches.py",
-        "loading.image_size, reduced=False",
-        "loading.image_size, reduced=True",
-        "test_imagenet_recipe",
-        "validation images decoded at a part of their size",
-    ),
-    Mutant(
-        "dataset/encoded_batches.py",
-        "np.random.default_rng(derive_seed(seed, 1)).permutation(len(images))",
-        "np.arange(len(images))",
-        "test_imagenet_recipe",
-        "ImageNet not shuffled",
-    ),
-    Mutant(
-        "dataset/encoded_batches.py",
-        "return whole + (rest >= 2 * self.world_size)",
-        "return whole",
-        "test_imagenet_recipe",
-        "ImageNet's last batch left out",
-    ),
-    Mutant(
-        "dataset/encoded_batches.py",
-        "return whole + (rest >= 2 * self.world_size)",
-        "return whole + (rest > 0)",
-        "test_imagenet_recipe",
-        "a last batch too small for batch norm",
-    ),
-    Mutant(
-        "dataset/encoded_batches.py",
-        "own = np.arange(len(images))[loading.own]",
-        "own = np.arange(len(images))",
-        "test_imagenet_recipe",
-        "all processes validate on all of ImageNet",
-    ),
-    Mutant(
-        "dataset/encoded_batches.py",
-        "batches = [own[start : start + size] for start in range(0, len(own), size)]",
-        "batches = [own[start : start + size] for start in range(0, len(own) - size + 1, size)]",
-        "test_imagenet_recipe",
-        "last validation batch left out",
-    ),
-    Mutant(
-        "dataset/encoded_batches.py",
-        "return normalize(pixels, *loading.statistics.tensors(loading.device))",
-        "return normalize(pixels, *reversed(loading.statistics.tensors(loading.device)))",
-        "test_imagenet_recipe",
-        "mean and deviation swapped",
-    ),
-    Mutant(
-        "dataset/image_list.py",
-        "enumerate(sorted(set(classes)))",
-        "enumerate(dict.fromkeys(classes))",
-        "test_imagenet_recipe",
-        "labels in the order first seen",
-    ),
-    Mutant(
-        "dataset/image_list.py",
-        'path = list_file(folder, "train")',
-        "path = list_file(folder, split)",
-        "test_imagenet_recipe",
-        "train and val number their classes each for itself",
-    ),
-    Mutant(
-        "dataset/encoded_images.py",
-        "class_folders(train if train.is_dir() else self.folder)",
-        "class_folders(self.folder)",
-        "test_imagenet_recipe",
-        "folders: train and val number their classes each for itself",
-    ),
-    Mutant(
-        "dataset/img2lmdb.py",
-        "encoded if image_size is None else _resized(image, image_size)",
-        "_resized(image, image_size or min(image.size))",
-        "test_imagenet_recipe",
-        "images encoded anew for the LMDB",
-    ),
-    Mutant(
-        "dataset/img2lmdb.py",
-        "Image.Resampling.BILINEAR",
-        "Image.Resampling.NEAREST",
-        "test_imagenet_recipe",
-        "another filter in img2lmdb.py --image_size",
-    ),
-    Mutant(
-        "dataset/img2lmdb.py",
-        "QUALITY = 95",
-        "QUALITY = 75",
-        "test_imagenet_recipe",
-        "JPEGs of less quality",
-    ),
-    Mutant(
-        "dataset/img2lmdb.py",
-        "scale = image_size / min(image.size)",
-        "scale = image_size / max(image.size)",
-        "test_imagenet_recipe",
-        "--image_size for the longer side",
-    ),
-    Mutant(
-        "dataset/lmdb_set.py",
-        'struct.Struct("<H")',
-        'struct.Struct(">H")',
-        "test_lmdb",
-        "labels big-endian",
-    ),
-    Mutant(
-        "dataset/lmdb_set.py",
-        "msgpack.packb(image + LABEL.pack(label), use_bin_type=True)",
-        "msgpack.packb(LABEL.pack(label) + image, use_bin_type=True)",
-        "test_lmdb",
-        "the label before the image",
-    ),
-    Mutant(
-        "dataset/pixel_statistics.py",
-        "(0.24703233, 0.24348505, 0.26158768)",
-        "(0.2023, 0.1994, 0.2010)",
-        "test_image_recipe",
-        "CIFAR-10's deviation as others have it",
-    ),
-    Mutant(
-        "dataset/pixel_statistics.py",
-        "(0.5071, 0.4867, 0.4408)",
-        "(0.4914, 0.4822, 0.4465)",
-        "test_image_recipe",
-        "CIFAR-100's mean",
-    ),
-    Mutant(
-        "dataset/pixel_statistics.py",
-        "(0.229, 0.224, 0.225)",
-        "(0.229, 0.225, 0.224)",
-        "test_imagenet_recipe",
-        "ImageNet's deviation",
-    ),
-    Mutant(
-        "dataset/imagenet_data.py",
-        "round(image_size * 256 / 224)",
-        "image_size",
-        "test_imagenet_recipe",
-        "validation without resizing to 256 by default",
-    ),
-    Mutant(
-        "dataset/imagenet_data.py",
-        "        processes.rank,\n        processes.size,\n",
-        "",
-        "test_imagenet_recipe",
-        "ImageNet: rank and size left out",
-    ),
-    Mutant(
-        "train.py",
-        "statistics, derive_seed(args.seed, epoch),",
-        "statistics, derive_seed(args.seed, 0),",
-        "test_image_recipe",
-        "the same batches in each epoch",
-    ),
-    Mutant(
-        "train.py",
-        "statistics, derive_seed(args.seed, epoch),",
-        "statistics, derive_seed(0, epoch),",
-        "test_image_recipe",
-        "--seed ignored for batches",
-    ),
-    Mutant(
-        "train.py",
-        "processes.device, processes.rank, processes.size, first_step,",
-        "processes.device, 0, 1, first_step,",
-        "test_image_recipe",
-        "training: rank and size left out",
-    ),
-    Mutant(
-        "train.py",
-        "processes.device, processes.rank, processes.size\n",
-        "processes.device, 0, 1\n",
-        "test_image_recipe",
-        "validation: rank and size left out",
-    ),
-    Mutant(
-        "train.py",
-        "args.cutout, args.cutout_length)",
-        "args.cutout)",
-        "test_image_recipe",
-        "--cutout_length ignored",
-    ),
-    Mutant(
-        "train.py",
-        'test_set = load_image_set(args.set, args.data, "test", args.image_size)',
-        "test_set = train_set",
-        "test_image_recipe",
-        "validated on the training images",
-    ),
-    Mutant(
-        "train.py",
-        "image_statistics(args.set, train_set,",
-        "image_statistics(args.set, test_set,",
-        "test_image_recipe",
-        "statistics of the test images",
-    ),
-    Mutant(
-        "train.py",
-        "args.image_size)\n    test_set",
-        "None)\n    test_set",
-        "test_image_recipe",
-        "--image_size ignored for training images",
-    ),
-    Mutant(
-        "train_imagenet.py",
-        "jitter=tuple(args.color_jitter),",
-        "",
-        "test_imagenet_recipe",
-        "--color_jitter ignored",
-    ),
-    Mutant(
-        "train_imagenet.py",
-        "crop_scale=tuple(args.crop_scale), ",
-        "",
-        "test_imagenet_recipe",
-        "--crop_scale not passed on",
-    ),
-    Mutant(
-        "train_imagenet.py",
-        "Statistics(tuple(args.mean), tuple(args.std))",
-        "IMAGENET",
-        "test_imagenet_recipe",
-        "--mean and --std ignored",
-    ),
-    Mutant(
-        "train_imagenet.py",
-        "train_images, loading, derive_seed(args.seed, epoch), first_step",
-        "train_images, loading, derive_seed(args.seed), first_step",
-        "test_imagenet_recipe",
-        "ImageNet: the same batches in each epoch",
-    ),
-    Mutant(
-        "train_imagenet.py",
-        "color_jitter=[0.4, 0.4, 0.4, 0.2],",
-        "color_jitter=[0.4, 0.4, 0.4, 0.1],",
-        "test_imagenet_recipe",
-        "another jitter of the hue",
-    ),
-    Mutant(
-        "train_imagenet.py",
-        "crop_scale=[0.08, 1.0],",
-        "crop_scale=[0.2, 1.0],",
-        "test_imagenet_recipe",
-        "another smallest crop",
-    ),
-    Mutant(
-        "train_imagenet.py",
-        "evaluation_batches(validation_images, loading)",
-        "evaluation_batches(train_images, loading)",
-        "test_imagenet_recipe",
-        "ImageNet validated on the training images",
-    ),
-    Mutant(
-        "train_imagenet.py",
-        "args.image_size, args.validation_resize, statistics,",
-        "args.image_size, None, statistics,",
-        "test_imagenet_recipe",
-        "--validation_resize ignored in training",
-    ),
-    Mutant(
-        "test.py",
-        "        statistics = statistics_from_dict(description)",
-        '        statistics = PUBLISHED_STATISTICS["cifar10"]',
-        "test_image_recipe",
-        "test.py: a checkpoint's own mean and deviation ignored",
-    ),
-    Mutant(
-        "test.py",
-        "statistics = PUBLISHED_STATISTICS[name]",
-        'statistics = PUBLISHED_STATISTICS["cifar10"]',
-        "test_image_recipe",
-        "test.py: CIFAR-100 normalised as CIFAR-10",
-    ),
-    Mutant(
-        "test.py",
-        "image_statistics(name, train_set)",
-        "image_statistics(name, test_set)",
-        "test_image_recipe",
-        "test.py: statistics of the test images",
-    ),
-    Mutant(
-        "test_imagenet.py",
-        "        statistics = statistics_from_dict(description)",
-        "        pass",
-        "test_imagenet_recipe",
-        "test_imagenet.py: a checkpoint's own mean and deviation ignored",
-    ),
-    Mutant(
-        "test_imagenet.py",
-        'description.get("image_size", 224)',
-        "224",
-        "test_imagenet_recipe",
-        "test_imagenet.py: a checkpoint's image size ignored",
-    ),
-    Mutant(
-        "test_imagenet.py",
-        'resize = description.get("validation_resize")',
-        "pass",
-        "test_imagenet_recipe",
-        "test_imagenet.py: a checkpoint's resize ignored",
-    ),
-    Mutant(
-        "test_imagenet.py",
-        "if resize is None and args.image_size is None:",
-        "if resize is None:",
-        "test_imagenet_recipe",
-        "test_imagenet.py: a checkpoint's resize with another image size",
-    ),
-    Mutant(
-        "hubconf.py",
-        '_network("cifar", "cifar100", pretrained,',
-        '_network("cifar", "cifar10", pretrained,',
-        "test_image_recipe",
-        "another set's mean and deviation in the hub's CIFAR-100",
-    ),
-    Mutant(
-        "hubconf.py",
-        '_network("imagenet", "imagenet", pretrained,',
-        '_network("imagenet", "cifar10", pretrained,',
-        "test_image_recipe",
-        "another set's mean and deviation in the hub's ImageNet",
-    ),
-    Mutant(
-        "hubconf.py",
-        "            statistics = statistics_from_dict(description)",
-        '            statistics = PUBLISHED_STATISTICS["cifar10"]',
-        "test_image_recipe",
-        "the hub ignores a checkpoint's own mean and deviation",
-    ),
-    Mutant(
-        "export.py",
-        "self.network((images - self.mean) / self.std)",
-        "self.network(images)",
-        "test_image_recipe",
-        "exported without normalisation",
-    ),
-    Mutant(
-        "export.py",
-        "self.network((images - self.mean) / self.std)",
-        "self.network(images / self.std - self.mean)",
-        "test_image_recipe",
-        "exported with the normalisation the other way round",
-    ),
-    Mutant(
-        "export.py",
-        'else f"cifar{classes}"',
-        'else "cifar10"',
-        "test_image_recipe",
-        "exported with another set's mean and deviation",
-    ),
-]
+SEARCH = r"""
+search/candidate.py | test_candidate
+no weight decay
+- recipe.momentum, weight_decay=recipe.weight_decay
++ recipe.momentum
+no momentum
+- recipe.learning_rate, recipe.momentum, weight
++ recipe.learning_rate, weight
+Nesterov's momentum
+- recipe.momentum, weight_decay=recipe.weight_decay
++ recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
+gradients not clipped
+-             clip_gradients(parameters, recipe.grad_clip)
++
+gradients clipped after the step
+-             clip_gradients(parameters, recipe.grad_clip)
+-             optimizer.step()
++             optimizer.step()
++             clip_gradients(parameters, recipe.grad_clip)
+no drop path
+- supernet.drop_path_prob = recipe.drop_path_prob
++ supernet.drop_path_prob = 0.0
+gradients add up over the steps
+-             optimizer.zero_grad()
+-             self._backward
++             self._backward
+the optimizer and its momentum carried over to the next candidate
+- optimizer = torch.optim.SGD(
++ optimizer = self.optimizer = getattr(self, "optimizer", None) or torch.optim.SGD(
+all of the supernet's parameters trained, not the active ones
+- parameters = [tensor for tensor in tensors if isinstance(tensor, nn.Parameter)]
++ parameters = list(supernet.parameters())
+candidates trained in eval mode
+-         supernet.train()
++         supernet.eval()
+candidates validated in training mode
+-         self.supernet.eval()
++
+candidates validated on the images to train on
+- self.data.validation_batches()
++ self.data.training_batches(0)
 
-MUTANTS = [*SEARCH, *TRAINING, *DATA]
+dataset/image_batches.py | test_candidate
+validation batches made of the images to train on
+- evaluation_batches(self.validation_set,
++ evaluation_batches(self.train_set,
+candidates trained on the images to validate on
+-             self.train_set, self.augmentation
++             self.validation_set, self.augmentation
+
+search/candidate.py | test_candidate
+the same batches for every seed
+- self.data.training_batches(seed)
++ self.data.training_batches(0)
+drop path not drawn from the seed
+-         torch.manual_seed(seed)  # of drop path
++
+the weight set not restored after a turn
+-         with torch.no_grad():
+-             torch._foreach_copy_(list(tensors.values()), weight_set)
++
+what was learned not copied before the weight set is restored
+- tensor.detach().to("cpu", copy=True)
++ tensor.detach().cpu()
+--precision ignored in training
+-         with autocast(images.device, self.precision):
+-             loss
++         with autocast(images.device, torch.float32):
++             loss
+--precision ignored in validation
+-             with autocast(images.device, self.precision):
+-                 logits
++             with autocast(images.device, torch.float32):
++                 logits
+
+search/candidate.py | test_numbers
+weights that are not finite pass if the loss is
+-         if not all_finite(tensors.values()):
+-             loss = math.nan
++
+
+search/candidate.py | test_model_search
+weights of a loss that is not finite are kept
+-         if math.isfinite(loss):
+-             learned
++         if True:
++             learned
+
+search/candidate.py | test_candidate
+labels smoothed in the search
+- F.cross_entropy(self.supernet(images, arch_info), labels)
++ F.cross_entropy(self.supernet(images, arch_info), labels, label_smoothing=0.1)
+top-5 accuracy told as the accuracy
+- return result["loss"], result["top1"]
++ return result["loss"], result["top5"]
+
+dataset/batching.py | test_search_recipe
+a smaller last batch not counted
+- return whole * (self.batch_size >= smallest) + (rest >= smallest)
++ return whole * (self.batch_size >= smallest)
+
+train_search.py | test_search_recipe
+learning rate and drop path a generation early
+- done = generation / args.epochs
++ done = (generation + 1) / args.epochs
+the schedule ends in the last generation, not after it
+- done = generation / args.epochs
++ done = generation / max(1, args.epochs - 1)
+the learning rate falls to zero, not to its minimum
+- args.learning_rate_min + span
++ span
+the learning rate falls as a line
+- (1 + math.cos(math.pi * done)) / 2
++ (1 - done)
+drop path does not rise
+- drop_path_prob=args.drop_path_prob * done
++ drop_path_prob=args.drop_path_prob
+--momentum ignored
+- momentum=args.momentum
++ momentum=0.9
+--weight_decay ignored
+- weight_decay=args.weight_decay
++ weight_decay=3e-4
+--grad_clip ignored
+- grad_clip=args.grad_clip
++ grad_clip=5.0
+--learning_rate ignored
+- span = args.learning_rate - args.learning_rate_min
++ span = 0.1 - args.learning_rate_min
+the same batches in every generation
+- progress.generation, progress.pairs.index(pair))
++ progress.pairs.index(pair))
+the same batches for every pair
+- derive_seed(args.seed, progress.generation, progress.pairs.index(pair))
++ derive_seed(args.seed, progress.generation)
+--seed ignored in the batches
+- derive_seed(args.seed, progress.generation, progress.pairs.index(pair))
++ derive_seed(0, progress.generation, progress.pairs.index(pair))
+the two of a pair see different batches
+- [trainer.take_turn(genotype, recipe, seed) for genotype in genotypes]
++ [trainer.take_turn(genotype, recipe, seed + i) for i, genotype in enumerate(genotypes)]
+the fast learner moves towards the slow one
+- learning.move(slow, fast)
++ learning.move(fast, slow)
+
+train_search.py | test_search_steps
+the slow network's weights go first
+- update_weight_set(weight_set, weights[fast], weights[slow])
++ update_weight_set(weight_set, weights[slow], weights[fast])
+what only the slow network learned is lost
+- update_weight_set(weight_set, weights[fast], weights[slow])
++ update_weight_set(weight_set, weights[fast], None)
+the weight set never learns
+-                 update_weight_set(weight_set, weights[fast], weights[slow])
++
+
+search/data.py | test_search_recipe
+--train_portion ignored
+- int(len(images) * args.train_portion)
++ len(images) // 2
+validated on the images that are trained on
+- images.subset(order[train_count:])
++ images.subset(order[:train_count])
+validated on all images
+- images.subset(order[train_count:])
++ images
+trained on all images
+- images.subset(order[:train_count])
++ images
+images not divided at random
+- order = torch.randperm(len(images), generator=torch.Generator().manual_seed(args.seed))
++ order = torch.arange(len(images))
+--seed ignored in dividing the images
+- generator=torch.Generator().manual_seed(args.seed)
++ generator=torch.Generator().manual_seed(7)
+searched on the test images
+- args.data, "train", args.image_size
++ args.data, "test", args.image_size
+--no-cutout ignored
+- images.images.shape[-1], args.cutout, args.cutout_length
++ images.images.shape[-1], True, args.cutout_length
+--cutout_length ignored
+- images.images.shape[-1], args.cutout, args.cutout_length
++ images.images.shape[-1], args.cutout
+images not mirrored
+-             args.set, images.images.shape[-1], args.cutout
++             "digits", images.images.shape[-1], args.cutout
+another set's mean and deviation
+- image_statistics(args.set, images
++ image_statistics("cifar100", images
+--batch_size ignored
+- Batching(args.batch_size, device)
++ Batching(256, device)
+
+train_search.py | test_search_recipe
+the first weights not drawn from the seed
+-     torch.manual_seed(args.seed)
++
+--save_memory ignored
+- , args.layers, args.save_memory
++ , args.layers
+
+search/candidate.py | test_search_recipe
+--precision ignored
+- choose_precision(args.precision, device)
++ torch.float32
+
+train_search.py | test_search_recipe
+--seed ignored in the population
+- args.pop_size, args.seed)
++ args.pop_size, 0)
+--learner ignored
+- LEARNERS[args.learner](
++ LEARNERS["published"](
+another part of the images to train on
+- add("--train_portion", type=probability, default=0.5
++ add("--train_portion", type=probability, default=0.8
+another learner by default
+- default="published"
++ default="shuffled"
+another population
+- add("--pop_size", type=int, default=20
++ add("--pop_size", type=int, default=10
+another number of generations
+- add("--epochs", type=positive_int, default=50
++ add("--epochs", type=positive_int, default=60
+another batch size
+- default=256, help
++ default=128, help
+another number of channels
+- default=16, help
++ default=36, help
+another number of cells
+- default=8, help
++ default=20, help
+another learning rate
+- default=0.1, help
++ default=0.025, help
+another smallest learning rate
+- default=0.001, help
++ default=0.0, help
+another momentum
+- default=0.9, help
++ default=0.0, help
+another weight decay
+- default=3e-4, help
++ default=3e-5, help
+another largest norm of gradients
+- default=5.0,
++ default=1.0,
+another drop path
+- default=0.3, help
++ default=0.2, help
+another seed
+- default=7, help
++ default=0, help
+
+search/results.py | test_search_recipe
+the final population in another order
+- decode(vector) for vector in learning.positions]
++ decode(vector) for vector in sorted(learning.positions, key=sum)]
+
+search/results.py | test_search_steps
+the worst of the population found
+- min(finite, key=lambda member: member["loss"])
++ max(finite, key=lambda member: member["loss"])
+the most accurate found, not the one of lowest loss
+- min(finite, key=lambda member: member["loss"])
++ max(finite, key=lambda member: member["accuracy"])
+
+slow_fast_learning.py | test_search_recipe
+velocities do not start at zero
+- np.zeros_like(self.positions)
++ np.ones_like(self.positions)
+
+slow_fast_learning.py | test_slow_fast_learning
+r1 and r2 the same number
+- r1, r2 = self.random.random((2, len(self.lower)))
++ r1 = r2 = self.random.random(len(self.lower))
+one r1 and r2 for all variables
+- r1, r2 = self.random.random((2, len(self.lower)))
++ r1, r2 = self.random.random(2)
+r1 and r2 swapped
+- r1, r2 = self.random
++ r2, r1 = self.random
+away from the fast learner
+- self.positions[fast] - self.positions[slow]
++ self.positions[slow] - self.positions[fast]
+the velocity forgotten
+- r1 * self.velocities[slow] + r2
++ r2
+vectors leave their bounds
+-         self.positions[slow] = np.clip(
+-             self.positions[slow] + self.velocities[slow], self.lower, self.upper
+-         )
++         self.positions[slow] += self.velocities[slow]
+
+slow_fast_learning.py | test_search_recipe
+members not paired at random
+- order = self.random.permutation(len(self.positions)).tolist()
++ order = list(range(len(self.positions)))
+vectors do not start uniformly in the box
+- self.random.uniform(self.lower, self.upper, (population_size
++ self.random.normal(self.upper / 2, 1, (population_size
+
+slow_fast_learning.py | test_slow_fast_learning
+a loss that is not finite may win
+- (loss if math.isfinite(loss) else math.inf for loss in losses)
++ losses
+of two losses that are not finite one wins
+- if first == second == math.inf:
++ if False:
+the higher loss is the fast learner's
+- if first <= second else
++ if first > second else
+of equal losses the second wins
+- if first <= second else
++ if first < second else
+variables rounded, not rounded down
+- np.minimum(positions.astype(np.int64), upper.astype(np.int64) - 1)
++ np.minimum(np.rint(positions).astype(np.int64), upper.astype(np.int64) - 1)
+the upper bound means the first choice
+- np.minimum(positions.astype(np.int64), upper.astype(np.int64) - 1)
++ positions.astype(np.int64) % upper.astype(np.int64)
+a node cannot take the node before it
+- for bound in (node + 2, len(PRIMITIVES))
++ for bound in (node + 1, len(PRIMITIVES))
+the operation's variable before the input's
+- for bound in (node + 2, len(PRIMITIVES))
++ for bound in (len(PRIMITIVES), node + 2)
+inputs and operations swapped in decoding
+- for source, operation in zip(
++ for operation, source in zip(
+normal and reduction cell swapped in decoding
+- Genotype(pairs[: 2 * NODES], concat, pairs[2 * NODES :], concat)
++ Genotype(pairs[2 * NODES :], concat, pairs[: 2 * NODES], concat)
+only the last node is the cell's output
+- concat = list(range(2, NODES + 2))
++ concat = [NODES + 1]
+
+slow_fast_learning.py | test_model_search
+the slow network's weights go first
+- learned = {**(slow or {}), **(fast or {})}
++ learned = {**(fast or {}), **(slow or {})}
+what only the slow network learned is lost
+- learned = {**(slow or {}), **(fast or {})}
++ learned = fast or {}
+
+slow_fast_learning.py | test_slow_fast_learning
+the diversity is no mean
+- np.linalg.norm(self.positions - self.positions.mean(axis=0), axis=1).mean()
++ np.linalg.norm(self.positions - self.positions.mean(axis=0))
+velocities lost on resume
+- "velocities": self.velocities.tolist()
++ "velocities": (0 * self.velocities).tolist()
+random numbers begin anew on resume
+-         self.random.bit_generator.state = state["random"]
++
+
+model_search.py | test_search_network
+nodes share candidate operations
+- edges_before = node * (node + 3) // 2
++ edges_before = node * (node + 1) // 2
+a stride on earlier nodes of reduction cells
+- stride = 2 if reduction and source < 2 else 1
++ stride = 2 if reduction else 1
+reduction cells keep the size
+- stride = 2 if reduction and source < 2 else 1
++ stride = 1
+
+model_search.py | test_model_search
+no factorised reduction behind a reduction cell
+-             self.preprocess0: nn.Module = FactorizedReduce(C_prev_prev, C)
++             self.preprocess0: nn.Module = ReLUConvBN(C_prev_prev, C, 1, 2, 0)
+
+model_search.py | test_search_network
+drop path on skip connections
+-  and not isinstance(operation, nn.Identity)
++
+drop path in eval mode
+- if self.training and drop_path_prob > 0
++ if drop_path_prob > 0
+drop path does nothing
+-                     term = drop_path(term, drop_path_prob)
++                     pass
+
+model_search.py | test_model_search
+a node is the mean of its operations, not their sum
+- states.append(terms[0] + terms[1])
++ states.append((terms[0] + terms[1]) / 2)
+the cell's inputs concatenated
+- torch.cat(states[2:], dim=1)
++ torch.cat(states[:-2], dim=1)
+
+model_search.py | test_search_network
+another stem
+- C_stem = 3 * C
++ C_stem = 4 * C
+another place of the second reduction cell
+- index in (layers // 3, 2 * layers // 3)
++ index in (layers // 3, 2 * layers // 3 + 1)
+channels not doubled in reduction cells
+-                 C_curr *= 2
++                 pass
+
+model_search.py | test_model_search
+no reduction of the input before last
+-             reduction_prev = reduction
++
+
+model_search.py | test_search_network
+normal and reduction cells swapped
+- genotype.reduce if cell.reduction else genotype.normal
++ genotype.normal if cell.reduction else genotype.reduce
+
+model_search.py | test_model_search
+cells do not see the cell before last
+- s0, s1 = s1, cell(
++ s1 = cell(
+
+model_search.py | test_search_network
+the network's drop path does not reach its cells
+- active, self.drop_path_prob, self.recompute
++ active, 0.0, self.recompute
+drop path without being asked
+- self.drop_path_prob = 0.0
++ self.drop_path_prob = 0.3
+
+model_search.py | test_candidate
+the classifier is not trained
+- {"stem": self.stem, "classifier": self.classifier}
++ {"stem": self.stem}
+preprocessing is not trained
+-             modules[f"cells.{number}.preprocess0"] = cell.preprocess0
++
+
+model_search.py | test_model_search
+--save_memory does nothing
+- recompute and self.training
++ False
+
+operations.py | test_search_network
+drop path not scaled
+- return x * mask.div_(keep)
++ return x * mask
+drop path keeps what it should drop
+- keep = 1.0 - probability
++ keep = probability
+drop path for the whole batch at once
+- torch.empty(x.shape[0], 1, 1, 1,
++ torch.empty(1, 1, 1, 1,
+drop path for single channels
+- torch.empty(x.shape[0], 1, 1, 1,
++ torch.empty(x.shape[0], x.shape[1], 1, 1,
+
+speed/memory.py | test_model_search
+recomputing counts a batch twice in batch norm
+- (nullcontext(), _frozen_statistics(module))
++ (nullcontext(), nullcontext())
+recomputing counts a batch twice
+- norm.momentum, norm.num_batches_tracked = 0.0, None
++ norm.momentum = 0.0
+
+search/learners.py | test_learners
+the hypercube's variables go together
+- strata = self._shuffled(np.tile(np.arange(population_size)[:, None], len(self.lower)))
++ strata = np.tile(np.arange(population_size)[:, None], len(self.lower))
+the first vectors are no hypercube
+- places = (strata + self.random.random(shape)) / population_size
++ places = self.random.random(shape)
+the fast learner takes over the slow one's values
+- self.positions[slow] = self.positions[fast]
++ self.positions[fast] = self.positions[slow]
+values not dealt out anew
+-         self.positions = self._shuffled(self.positions)
++
+whole vectors are dealt out, not variable by variable
+- self.random.permuted(values, axis=0)
++ self.random.permutation(values, axis=0)
+vectors are asked twice
+-             self.asked.add(tuple(numbers))
++
+
+search/learners.py | test_search_recipe
+the published learner is another one
+- "published": SlowFastLearning,
++ "published": ShuffledLearning,
+
+search/progress.py | test_search_recipe
+pairs drawn once and kept
+-         self.pairs = []
+-         self.pairs_done = 0
+-
+-
+- def
++         self.pairs_done = 0
++
++
++ def
+
+search/progress.py | test_search_steps
+pairs done before are done again on resume
+- range(self.pairs_done, len(self.pairs), size)
++ range(0, len(self.pairs), size)
+the generation begins at 0 on resume
+- self.generation = state["generation"]
++ self.generation = 0
+a generation begins again on resume
+- self.pairs_done = state["pairs_done"]
++ self.pairs_done = 0
+pairs drawn anew on resume
+- self.pairs = [tuple(pair) for pair in state["pairs"]]
++ self.pairs = self.learning.draw_pairs()
+the weight set not restored on resume
+-                 self.weight_set[name].copy_(tensor)
++                 pass
+the checkpoint holds other weights
+-             "weight_set": self.weight_set,
++             "weight_set": {n: 0 * t for n, t in self.weight_set.items()},
+
+search/progress.py | test_search_recipe
+the last generation left out
+- while self.generation < self.generations:
++ while self.generation + 1 < self.generations:
+
+search/progress.py | test_search_steps
+the history names another slow learner
+- "slow": slow,
++ "slow": pair[0],
+"""
+
+TRAINING = r"""
+training/state.py | test_training_recipe
+no weight decay in training from scratch
+- , args.momentum, weight_decay=args.weight_decay
++ , args.momentum
+no momentum in training from scratch
+- args.learning_rate, args.momentum,
++ args.learning_rate, 0.0,
+Nesterov's momentum
+- args.momentum, weight_decay
++ args.momentum, nesterov=True, weight_decay
+
+training/loop.py | test_training_recipe
+gradients not clipped in training from scratch
+-         clip_gradients(self.network.parameters(), self.args.grad_clip)
++
+only some of the gradients clipped
+- clip_gradients(self.network.parameters()
++ clip_gradients(list(self.network.parameters())[:9]
+gradients of all steps pile up
+-         self.state.optimizer.zero_grad()
++
+the auxiliary head's weight ignored
+- total = loss + self.args.auxiliary_weight * loss_aux
++ total = loss + loss_aux
+the auxiliary head's weight on the main loss
+- total = loss + self.args.auxiliary_weight * loss_aux
++ total = self.args.auxiliary_weight * loss + loss_aux
+the auxiliary head is not trained
+-         total.backward()
++         loss.backward()
+labels of the main head not smoothed
+- F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
++ F.cross_entropy(logits, labels)
+labels of the auxiliary head not smoothed
+- loss_aux = F.cross_entropy(logits_aux, labels, label_smoothing=self.label_smoothing)
++ loss_aux = F.cross_entropy(logits_aux, labels)
+the training loss reported has the auxiliary head's in it
+- return total.detach(), loss.detach(), logits.detach()
++ return total.detach(), total.detach(), logits.detach()
+an epoch's learning rate never reaches the optimizer
+-             group["lr"] = learning_rate
++             group["lr"] = self.args.learning_rate
+an epoch trains at the next one's learning rate
+- rate = learning_rate(epoch)
++ rate = learning_rate(epoch + 1)
+drop path does not rise with the epochs
+- network.drop_path_prob = args.drop_path_prob * epoch / args.epochs
++ network.drop_path_prob = args.drop_path_prob
+drop path of the next epoch
+- args.drop_path_prob * epoch / args.epochs
++ args.drop_path_prob * (epoch + 1) / args.epochs
+drop path reaches its end in the last epoch
+- args.drop_path_prob * epoch / args.epochs
++ args.drop_path_prob * epoch / max(1, args.epochs - 1)
+no drop path in training from scratch
+-         network.drop_path_prob = args.drop_path_prob * epoch / args.epochs
++
+epochs after a validation train in eval mode
+-         self.network.train()
++
+
+training/loop.py | test_evaluation_recipe
+evaluation in the mode that the network is in
+-     network.eval()
+-     if confusion
++     if confusion
+
+training/loop.py | test_training_recipe
+--precision ignored in training
+-         with autocast(images.device, self.precision):
+-             logits, logits_aux
++         with autocast(images.device, torch.float32):
++             logits, logits_aux
+--precision bf16 never chosen
+- self.precision = choose_precision(args.precision, self.processes.device)
++ self.precision = choose_precision("fp32", self.processes.device)
+--precision ignored in evaluation
+-             with autocast(images.device, precision):
+-                 logits, _
++             with autocast(images.device, torch.float32):
++                 logits, _
+--precision does not reach the validation of an epoch
+- network, data.validation_batches(), processes, trainer.precision, confusion
++ network, data.validation_batches(), processes, torch.float32, confusion
+the same drop path in all processes
+- derive_seed(self.args.seed, epoch, self.processes.rank, step)
++ derive_seed(self.args.seed, epoch, step)
+the same drop path in all epochs
+- derive_seed(self.args.seed, epoch, self.processes.rank, step)
++ derive_seed(self.args.seed, self.processes.rank, step)
+the same drop path in all steps
+- derive_seed(self.args.seed, epoch, self.processes.rank, step)
++ derive_seed(self.args.seed, epoch, self.processes.rank)
+the same drop path whatever --seed says
+- derive_seed(self.args.seed, epoch, self.processes.rank, step)
++ derive_seed(epoch, self.processes.rank, step)
+drop path never seeded
+- torch.manual_seed(derive_seed(self.args.seed, epoch, self.processes.rank, step))
++ pass
+initial weights that do not depend on --seed
+-     torch.manual_seed(args.seed)
+-     network
++     network
+the same batches in all epochs of a training
+- derive_seed(self.args.seed, epoch), so_far.step
++ derive_seed(self.args.seed, 0), so_far.step
+an epoch taken up again counts its steps from the start
+- enumerate(batches, start=so_far.step + 1)
++ enumerate(batches, start=1)
+the training loss of a meter has the auxiliary head's in it
+- so_far.meter.update(loss, logits, labels)
++ so_far.meter.update(total, logits, labels)
+
+training/loop.py | test_evaluation_recipe
+labels smoothed in evaluation
+- F.cross_entropy(logits, labels)
++ F.cross_entropy(logits, labels, label_smoothing=0.1)
+counts of a confusion matrix pile up from epoch to epoch
+-         confusion.zero_()
++         pass
+confusion matrix transposed
+- labels * len(confusion) + predicted
++ predicted * len(confusion) + labels
+
+training/loop.py | test_training_processes
+batch norm's statistics not shared before validation
+-     processes.share_buffers(network)
++
+a confusion matrix of the main process's images only
+-         processes.sum(confusion)
++         pass
+results of the main process's images only
+- total.sums = processes.sum(meter.sums.clone())
++ total.sums = meter.sums.clone()
+two processes train networks of their own
+-         if self.processes.size > 1:
+-             # Static
++         if self.processes.size > 2:
++             # Static
+
+training/state.py | test_evaluation_recipe
+the last of equally good epochs is the best
+- top1 > self.best_top1
++ top1 >= self.best_top1
+
+training/loop.py | test_evaluation_recipe
+the best checkpoint chosen by its training accuracy
+- state.finish_epoch(validation["top1"])
++ state.finish_epoch(train["top1"])
+the best checkpoint is the last
+-         if is_best:
++         if True:
+
+training/state.py | test_evaluation_recipe
+the best checkpoint is better than the epoch before only
+- max(self.best_top1, top1)
++ top1
+
+utils.py | test_evaluation_recipe
+top-5 counted as top-4
+- logits.topk(min(5,
++ logits.topk(min(4,
+top-5 of five classes or fewer leaves one out
+- logits.topk(min(5, logits.shape[1]), dim=1)
++ logits.topk(min(5, logits.shape[1] - 1), dim=1)
+losses of batches not weighted by their images
+- torch.stack([loss * len(labels)
++ torch.stack([loss
+top-1 and top-5 swapped
+- top5[:, 0].sum(), top5.sum(), count
++ top5.sum(), top5[:, 0].sum(), count
+the auxiliary head counted among the parameters
+-         if not name.startswith("auxiliary_head.")
++
+
+utils.py | test_model
+multiplications and additions counted each
+- return counter.get_total_flops() // 2
++ return counter.get_total_flops()
+
+utils.py | test_training_recipe
+bf16 is fp32
+- return torch.bfloat16 if precision == "bf16" else torch.float32
+-
+-
+- def autocast
++ return torch.float32
++
++
++ def autocast
+autocast the other way round
+- enabled=dtype != torch.float32
++ enabled=dtype == torch.float32
+gradients not clipped to small norms
+-     if largest_norm > 0:
++     if largest_norm > 1:
+gradients clipped one by one and not by their norm
+- nn.utils.clip_grad_norm_(parameters, largest_norm)
++ nn.utils.clip_grad_value_(parameters, largest_norm)
+gradients clipped by their largest number
+- nn.utils.clip_grad_norm_(parameters, largest_norm)
++ nn.utils.clip_grad_norm_(parameters, largest_norm, norm_type=float("inf"))
+
+train.py | test_training_recipe
+CIFAR's learning rate of the next epoch
+- math.cos(math.pi * epoch / args.epochs)) / 2
++ math.cos(math.pi * (epoch + 1) / args.epochs)) / 2
+CIFAR's learning rate reaches 0 in the last epoch
+- math.pi * epoch / args.epochs
++ math.pi * epoch / max(1, args.epochs - 1)
+CIFAR's learning rate stays
+- return args.learning_rate * (1 + math.cos(math.pi * epoch / args.epochs)) / 2
++ return args.learning_rate
+
+training/loop.py | test_training_recipe
+the same order and augmentation whatever --seed says
+- derive_seed(self.args.seed, epoch), so_far.step
++ derive_seed(0, epoch), so_far.step
+
+train.py | test_training_recipe
+all processes train on the same part of a batch on CIFAR
+- processes.device, processes.rank, processes.size)
++ processes.device, 0, processes.size)
+
+dataset/image_batches.py | test_training_recipe
+a resumed epoch begins again on CIFAR
+- self.batching, seed, first_step
++ self.batching, seed
+all processes validate on all images on CIFAR
+- evaluation_batches(self.validation_set, self.statistics, self.batching)
++ evaluation_batches(
++             self.validation_set,
++             self.statistics,
++             Batching(self.batching.batch_size, self.batching.device),
++         )
+
+train.py | test_training_recipe
+validated on the training images on CIFAR
+-         test_set.to(data_device)
++         train_set.to(data_device)
+another number of channels on CIFAR
+- init_channels=36
++ init_channels=32
+another drop path on CIFAR
+- drop_path_prob=0.3
++ drop_path_prob=0.2
+another number of epochs on CIFAR
+- epochs=600
++ epochs=500
+another learning rate on CIFAR
+- learning_rate=0.025
++ learning_rate=0.05
+ImageNet's weight decay on CIFAR
+- weight_decay=3e-4
++ weight_decay=3e-5
+
+training/launch.py | test_training_recipe
+another weight of the auxiliary head
+-         default=0.4,
++         default=0.5,
+another momentum
+- type=non_negative_float, default=0.9, help="of SGD"
++ type=non_negative_float, default=0.99, help="of SGD"
+no auxiliary head unless asked for
+- "--auxiliary", action=BooleanOptionalAction, default=True
++ "--auxiliary", action=BooleanOptionalAction, default=False
+
+train_imagenet.py | test_training_recipe
+ImageNet's warm-up begins at 0
+- return highest * (epoch + 1) / warmup_epochs
++ return highest * epoch / warmup_epochs
+ImageNet's learning rate of the next epoch
+- return highest * (main_epochs - epoch) / main_epochs
++ return highest * (main_epochs - epoch - 1) / main_epochs
+ImageNet's learning rate falls over all epochs
+- return highest * (main_epochs - epoch) / main_epochs
++ return highest * (epochs - epoch) / epochs
+ImageNet's last epochs' learning rate ends at 0
+- return highest * (epochs - epoch) / (main_epochs * final_epochs)
++ return highest * (epochs - epoch - 1) / (main_epochs * final_epochs)
+ImageNet's warm-up takes an epoch more
+-     if epoch < warmup_epochs:
++     if epoch <= warmup_epochs:
+ImageNet's last epochs begin one later
+-     if epoch < main_epochs:
++     if epoch <= main_epochs:
+labels not smoothed on ImageNet
+-         args.label_smoothing,
+-     )
++     )
+labels not smoothed unless asked for
+- default=0.1, help="of both
++ default=0.0, help="of both
+
+dataset/encoded_batches.py | test_training_recipe
+a resumed epoch begins again on ImageNet
+- training_batches(self.train_images, self.loading, seed, first_step)
++ training_batches(self.train_images, self.loading, seed)
+
+train_imagenet.py | test_training_recipe
+another number of cells on ImageNet
+- layers=14
++ layers=15
+drop path on ImageNet
+- drop_path_prob=0.0
++ drop_path_prob=0.2
+CIFAR's weight decay on ImageNet
+- weight_decay=3e-5
++ weight_decay=3e-4
+another batch size on ImageNet
+- batch_size=1024
++ batch_size=512
+another number of warm-up epochs
+- default=5,
+-         help="epochs of the learning
++ default=3,
++         help="epochs of the learning
+CIFAR's network on ImageNet
+-         "imagenet",
+-         run_genotype
++         "cifar",
++         run_genotype
+
+test.py | test_evaluation_recipe
+--precision of test.py ignored
+-         choose_precision(args.precision, device),
++         torch.float32,
+test.py prints the top-5 error
+-     print(f"error rate      {100 - result['top1']:.2f} %")
++     print(f"error rate      {100 - result['top5']:.2f} %")
+test.py normalises by another set's mean and deviation
+-         statistics = statistics_from_dict(description)
++         statistics = PUBLISHED_STATISTICS["cifar10"]
+
+test_imagenet.py | test_evaluation_recipe
+--precision of test_imagenet.py ignored
+-         choose_precision(args.precision, processes.device),
++         torch.float32,
+test_imagenet.py ignores the checkpoint's mean and deviation
+-         statistics = statistics_from_dict(description)
++         pass
+
+model.py | test_network_recipe
+drop path in eval mode
+- self.training and drop_path_prob > 0
++ drop_path_prob > 0
+drop path on skip connections
+-  and not isinstance(operation, nn.Identity)
++
+no drop path on skip connections that reduce
+- not isinstance(operation, nn.Identity)
++ not isinstance(operation, nn.Identity | FactorizedReduce)
+
+operations.py | test_network_recipe
+drop path not scaled up
+-     return x * mask.div_(keep)
++     return x * mask
+drop path by channels
+- mask = torch.empty(x.shape[0], 1, 1, 1,
++ mask = torch.empty(x.shape[0], x.shape[1], 1, 1,
+drop path keeps what it should drop
+- .bernoulli_(keep)
++ .bernoulli_(probability)
+
+model.py | test_network_recipe
+drop path never reaches the cells
+- cell(s0, s1, self.drop_path_prob)
+-             if
++ cell(s0, s1, 0.0)
++             if
+the second reduction cell elsewhere
+- reduction = index in (self._layers // 3, 2 * self._layers // 3)
++ reduction = index in (self._layers // 3, self._layers // 3 * 2)
+the auxiliary head a cell later
+- if index == 2 * self._layers // 3 and self._auxiliary and self.training
++ if index == 2 * self._layers // 3 + 1 and self._auxiliary and self.training
+reduction cells without twice the channels
+-                 C_curr *= 2
++                 pass
+
+model.py | test_model
+cells that see the stem for ever
+- s0, s1 = s1, cell(s0, s1, self.drop_path_prob)
+-             if
++ s0, s1 = s0, cell(s0, s1, self.drop_path_prob)
++             if
+
+model.py | test_network_recipe
+operations on the last cell's output do not reduce
+- 2 if reduction and source < 2 else 1
++ 2 if reduction and source < 1 else 1
+
+model.py | test_model
+the normal cell's operations in reduction cells
+- pairs = genotype.reduce if reduction else genotype.normal
++ pairs = genotype.normal
+
+model.py | test_network_recipe
+another stride of the auxiliary head's pool on CIFAR
+-     auxiliary_pool_stride = 3
++     auxiliary_pool_stride = 2
+another stride of the auxiliary head's pool on ImageNet
+-     auxiliary_pool_stride = 2
++     auxiliary_pool_stride = 3
+a last batch norm in ImageNet's auxiliary head
+-     auxiliary_last_batch_norm = False
++     auxiliary_last_batch_norm = True
+no last batch norm in CIFAR's auxiliary head
+-     auxiliary_last_batch_norm = True
++     auxiliary_last_batch_norm = False
+no ReLU before the auxiliary head
+-             nn.ReLU(),
+-             AuxiliaryPool
++             AuxiliaryPool
+
+model.py | test_model
+another number of channels in the stem
+-         C_stem = 3 * C
++         C_stem = 2 * C
+no ReLU in ImageNet's second stem
+-             nn.ReLU(), nn.Conv2d(C, C, 3, stride=2
++             nn.Identity(), nn.Conv2d(C, C, 3, stride=2
+ImageNet's first cell takes its inputs for one size
+- self._add_cells(genotype, C, C, reduction_prev=True)
++ self._add_cells(genotype, C, C, reduction_prev=False)
+
+operations.py | test_network_recipe
+both halves of a FactorizedReduce see the same pixels
+- x[:, :, ::2, ::2], x[:, :, 1::2, 1::2]
++ x[:, :, ::2, ::2], x[:, :, ::2, ::2]
+no ReLU in a FactorizedReduce
+-         x = F.relu(x)
+-         # Every
++         # Every
+average pools count the padding
+- count_include_pad=False
++ count_include_pad=True
+separable convolutions applied once
+- , *_depthwise_separable(C, kernel_size, 1)
++
+dilated convolutions without dilation
+- stride, dilation=2))
++ stride, dilation=1))
+max pools are average pools
+- return nn.MaxPool2d(3,
++ return nn.AvgPool2d(3,
+
+speed/depthwise.py | test_depthwise
+input gradients of an unmirrored kernel
+- weight.flip(2, 3), None, 1
++ weight, None, 1
+every few columns' gradient from the first ones' pixels
+- seen = padded[:, :, :, first : first + width
++ seen = padded[:, :, :, : width
+dilation without stride taken for one with it
+- ctx.subsampled = stride == dilation == 2
++ ctx.subsampled = dilation == 2
+
+runtime/processes.py | test_training_processes
+only some of batch norm's statistics shared
+-             for buffer in network.buffers():
++             for buffer in list(network.buffers())[:3]:
+the last process's batch norm statistics
+- torch.distributed.broadcast(buffer, src=0)
++ torch.distributed.broadcast(buffer, src=1)
+the largest of the processes' results and not their sum
+-             torch.distributed.all_reduce(tensor)
++             torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MAX)
+
+utils.py | test_seeds
+seeds that leave the last part of their place out
+- (len(place), *place)
++ (len(place), *place[:-1])
+a place and the same with a zero behind it share a seed
+- SeedSequence((len(place), *place))
++ SeedSequence(place)
+
+training/loop.py | test_numbers
+infinite losses go unseen
+- (self._first == 0) & ~number.isfinite()
++ (self._first == 0) & number.isnan()
+not the first step whose loss was not finite
+- (self._first == 0) & ~number.isfinite()
++ ~number.isfinite()
+
+training/trained_network.py | test_evaluation_recipe
+another size of ImageNet's published network
+- "imagenet": (46, 14)}
++ "imagenet": (48, 14)}
+another size of CIFAR's published network
+- {"cifar": (36, 20),
++ {"cifar": (32, 20),
+a trained network comes in training mode
+-     return network.eval(), description
++     return network.train(), description
+
+train.py | test_training_recipe
+the training images taken for the test images on CIFAR
+- load_image_set(args.set, args.data, "test", args.image_size)
++ load_image_set(args.set, args.data, "train", args.image_size)
+
+train_imagenet.py | test_training_recipe
+validated on the training images on ImageNet
+- open_images(args.data_path, "val"
++ open_images(args.data_path, "train"
+
+train.py | test_training_recipe
+no cutout in training from scratch
+- image_size, args.cutout, args.cutout_length)
++ image_size, False, args.cutout_length)
+--cutout_length ignored in training from scratch
+- args.cutout, args.cutout_length)
++ args.cutout)
+"""
+
+DATA = r"""
+dataset/augmentation.py | test_image_recipe
+no random crop
+-     if augmentation.crop_padding:
++     if False:
+images never mirrored
+-     if augmentation.flip:
++     if False:
+no cutout
+-     if augmentation.cutout_length:
++     if False:
+cutout before normalisation
+-     normalized = normalize(images, mean, std)
+-     if augmentation.cutout_length:
+-         normalized = cutout(normalized, augmentation.cutout_length, generator)
+-     return normalized
++     if augmentation.cutout_length:
++         images = cutout(images, augmentation.cutout_length, generator)
++     return normalize(images, mean, std)
+crops of mirrored borders
+- padded = F.pad(images, [padding] * 4)
++ padded = F.pad(images.float(), [padding] * 4, mode="reflect")
+crop places leave out the last
+-         2 * padding + 1, (2, count)
++         2 * padding, (2, count)
+one crop place for the whole batch
+-         2 * padding + 1, (2, count), generator=generator, device=images.device
+-     )
++         2 * padding + 1, (2, 1), generator=generator, device=images.device
++     ).expand(2, count)
+mirrored with probability 1/4
+- flipped = torch.rand(len(images), generator=generator, device=images.device) < 0.5
++ flipped = torch.rand(len(images), generator=generator, device=images.device) < 0.25
+one flip for the whole batch
+- flipped = torch.rand(len(images), generator=generator, device=images.device) < 0.5
++ flipped = (torch.rand(1, generator=generator) < 0.5).expand(len(images))
+mirrored top to bottom
+- images.flip(3), images)
++ images.flip(2), images)
+cutout's value
+- torch.where(square, 0.0, images)
++ torch.where(square, 0.5, images)
+cutout squares only inside of the image
+- centre = torch.randint(size, (count, 1)
++ centre = torch.randint(length // 2, size - length // 2, (count, 1)
+cutout's border
+- (offset >= -(length // 2))
++ (offset > -(length // 2))
+batches not channels last
+-     images = images.to(memory_format=torch.channels_last)
++
+divided by the variance
+- / (255 * std).view(1, 3, 1, 1)
++ / (255 * std.square()).view(1, 3, 1, 1)
+mean in the order blue, green, red
+- (images - (255 * mean).view(1, 3, 1, 1))
++ (images - (255 * mean.flip(0)).view(1, 3, 1, 1))
+
+dataset/augmentation.py | test_imagenet_recipe
+colours always changed in one order
+- for step in order:
++ for step in sorted(order):
+contrast about the batch's mean
+- mean = _grey(images).mean(dim=(2, 3), keepdim=True)
++ mean = _grey(images).mean()
+grey as the channels' mean
+- 0.299 * red + 0.587 * green + 0.114 * blue
++ (red + green + blue) / 3
+hue shifted by sixths of turns
+- hue = hue + 6 * shift
++ hue = hue + shift
+
+dataset/image_set.py | test_image_recipe
+cutout's length
+- cutout_length = image_size // 2
++ cutout_length = image_size // 4
+crop padding 2 at 32
+- Augmentation(image_size // 8,
++ Augmentation(image_size // 16,
+digits mirrored
+- name != "digits", cutout_length if
++ True, cutout_length if
+CIFAR-100 not mirrored
+- name != "digits", cutout_length if
++ name == "cifar10", cutout_length if
+--no-cutout ignored
+- cutout_length if cutout else 0
++ cutout_length
+
+dataset/image_batches.py | test_image_recipe
+the same augmentation in all processes
+- derive_seed(seed, batching.rank, step)
++ derive_seed(seed, 0, step)
+the same augmentation in each step
+- derive_seed(seed, batching.rank, step)
++ derive_seed(seed, batching.rank, 0)
+a resumed epoch augmented as its first steps
+- derive_seed(seed, batching.rank, step)
++ derive_seed(seed, batching.rank, step - first_step)
+training images not shuffled
+- torch.randperm(len(image_set), generator=shuffle, device=data_device)
++ torch.arange(len(image_set))
+images drawn with replacement
+- torch.randperm(len(image_set), generator=shuffle, device=data_device)
++ torch.randint(len(image_set), (len(image_set),), generator=shuffle)
+all processes train on all images
+- batches[step][batching.own]
++ batches[step]
+
+dataset/batching.py | test_image_recipe
+last batch left out
+- (rest >= smallest)
++ 0
+steps count a batch that is left out
+- (rest >= smallest)
++ (rest > 0)
+
+dataset/image_batches.py | test_image_recipe
+validation images augmented
+-         yield normalize(images, mean, std), labels
++         yield augment(
++             images, Augmentation(4, True, 0), mean, std, Generator(batching.device)
++         ), labels
+all processes validate on all images
+- device=image_set.images.device)[batching.own]
++ device=image_set.images.device)
+a test image left out
+- own = torch.arange(len(image_set), device
++ own = torch.arange(len(image_set) - 1, device
+
+dataset/image_set.py | test_image_recipe
+CIFAR's training images tested on
+- train = split == "train"
++ train = True
+CIFAR transposed
+- torch.from_numpy(dataset.data).permute(0, 3, 1, 2)
++ torch.from_numpy(dataset.data).permute(0, 3, 2, 1)
+CIFAR in the order blue, green, red
+- images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2)
++ images = torch.from_numpy(dataset.data).flip(3).permute(0, 3, 1, 2)
+CIFAR-100 normalised as CIFAR-10
+-         return PUBLISHED_STATISTICS[name]
+-     if kept
++         return PUBLISHED_STATISTICS["cifar10"]
++     if kept
+CIFAR's statistics measured, not the published
+-     if name in PUBLISHED_STATISTICS:
++     if False:
+kept statistics not read
+-     if kept is not None and kept.exists():
++     if False:
+variance for deviation
+- (total_of_squares / count - mean.square()).clamp(min=1e-6).sqrt()
++ (total_of_squares / count - mean.square()).clamp(min=1e-6)
+digits enlarged by another filter
+- size=(16, 16), mode="bilinear")
++ size=(16, 16), mode="nearest")
+
+dataset/image_folder.py | test_image_recipe
+another filter in folders
+- Image.Resampling.BILINEAR
++ Image.Resampling.BICUBIC
+no filter in folders
+- Image.Resampling.BILINEAR
++ Image.Resampling.NEAREST
+folder images squeezed, not cropped
+- ImageOps.fit(to_rgb(image), size, Image.Resampling.BILINEAR)
++ to_rgb(image).resize(size, Image.Resampling.BILINEAR)
+labels in the order in which class folders were made
+-     names = sorted(entry.name for entry in folder.iterdir() if _is_visible_folder(entry))
++     names = sorted(
++         (entry.name for entry in folder.iterdir() if _is_visible_folder(entry)),
++         key=lambda name: (folder / name).stat().st_mtime_ns,
++     )
+
+dataset/decoding.py | test_image_recipe
+transparent pixels black
+- return image.convert("RGB")
++ return image.convert("RGBA").convert("RGBa").convert("RGBA").convert("RGB")
+all images grey
+- return image.convert("RGB")
++ return image.convert("L").convert("RGB")
+
+dataset/decoding.py | test_imagenet_recipe
+another filter for crops
+-         Image.Resampling.BILINEAR,
++         Image.Resampling.BICUBIC,
+no filter for crops
+-         Image.Resampling.BILINEAR,
++         Image.Resampling.NEAREST,
+crops of another range of shapes
+- CROP_RATIO = (3 / 4, 4 / 3)
++ CROP_RATIO = (1 / 2, 2)
+shapes of crops not uniform in the logarithm
+- ratio = math.exp(smallest + (largest - smallest) * ratio_draw)
++ ratio = CROP_RATIO[0] + (CROP_RATIO[1] - CROP_RATIO[0]) * ratio_draw
+sides of crops uniform, not their area
+- area = width * height * (scale[0] + (scale[1] - scale[0]) * area_draw)
++ area = width * height * (scale[0] + (scale[1] - scale[0]) * area_draw) ** 2
+training crops from the middle
+-             left = int(left_draw * (width - crop_width + 1))
+-             top = int(top_draw * (height - crop_height + 1))
++             left = (width - crop_width) // 2
++             top = (height - crop_height) // 2
+crops never at the right border
+- int(left_draw * (width - crop_width + 1))
++ int(left_draw * (width - crop_width))
+a square where no crop fits
+- crop_width = min(width, round(height * CROP_RATIO[1]))
++ crop_width = min(width, height)
+a corner where no crop fits
+- return Box((width - crop_width) // 2, (height - crop_height) // 2, crop_width
++ return Box(0, 0, crop_width
+validation: longer side resized
+-     short = min(width, height)
++     short = max(width, height)
+validation: the middle rounded up
+- round((side - image_size) / 2)
++ math.ceil((side - image_size) / 2)
+validation: a corner
+- round((side - image_size) / 2)
++ 0
+validation: the longer side rounded up
+- int(resize * side / short)
++ math.ceil(resize * side / short)
+one attempt at a crop
+- CROP_ATTEMPTS = 10
++ CROP_ATTEMPTS = 1
+
+dataset/encoded_batches.py | test_imagenet_recipe
+ImageNet mirrored with another probability
+- flip(pixels, draws[:, 0] < 0.5)
++ flip(pixels, draws[:, 0] < 0.6)
+ImageNet: one flip for the whole batch
+- flip(pixels, draws[:, 0] < 0.5)
++ flip(pixels, draws[0, 0].expand(len(draws)) < 0.5)
+one change of colours for the whole batch
+- strengths * (2 * draws[:, 1:] - 1)
++ strengths * (2 * draws[0, 1:] - 1).expand(len(draws), 4)
+colours only made stronger
+- strengths * (2 * draws[:, 1:] - 1)
++ strengths * draws[:, 1:]
+no change of colours
+-     if any(loading.jitter):
++     if False:
+order of the changes not drawn
+- order = torch.randperm(4, generator=generator).tolist()
++ order = list(range(4))
+the same flips in all processes
+- generator=generator)[batching.own][: len(pixels)]
++ generator=generator)[: len(pixels)]
+the same crops in all processes
+- random((batching.batch_size, CROP_ATTEMPTS, 4))[batching.own]
++ random((batching.batch_size, CROP_ATTEMPTS, 4))
+the same crops in each step
+- np.random.default_rng(derive_seed(seed, step))
++ np.random.default_rng(derive_seed(seed))
+the same flips in each step
+- yield augment(pixels, loading, derive_seed(seed, 3, step)), labels
++ yield augment(pixels, loading, derive_seed(seed, 3)), labels
+a resumed epoch of ImageNet augmented as its first steps
+- enumerate(decoded, start=first_step)
++ enumerate(decoded)
+--crop_scale ignored
+- scale=loading.crop_scale
++ scale=(0.08, 1.0)
+validation without resizing to more
+- resize=loading.validation_resize
++ resize=loading.image_size
+validation images decoded at a part of their size
+- loading.image_size, reduced=False
++ loading.image_size, reduced=True
+ImageNet not shuffled
+- np.random.default_rng(derive_seed(seed, 1)).permutation(len(images))
++ np.arange(len(images))
+
+dataset/batching.py | test_imagenet_recipe
+ImageNet's last batch left out
+- + (rest >= smallest)
++
+a last batch too small for batch norm
+- smallest = 2 * self.size
++ smallest = self.size
+
+dataset/encoded_batches.py | test_imagenet_recipe
+all processes validate on all of ImageNet
+- own = np.arange(len(images))[batching.own]
++ own = np.arange(len(images))
+last validation batch left out
+- batches = [own[start : start + size] for start in range(0, len(own), size)]
++ batches = [own[start : start + size] for start in range(0, len(own) - size + 1, size)]
+mean and deviation swapped
+- return normalize(pixels, *loading.statistics.tensors(device))
++ return normalize(pixels, *reversed(loading.statistics.tensors(device)))
+
+dataset/image_list.py | test_imagenet_recipe
+labels in the order first seen
+- enumerate(sorted(set(classes)))
++ enumerate(dict.fromkeys(classes))
+train and val number their classes each for itself
+- path = list_file(folder, "train")
++ path = list_file(folder, split)
+
+dataset/encoded_images.py | test_imagenet_recipe
+folders: train and val number their classes each for itself
+- class_folders(train if train.is_dir() else self.folder)
++ class_folders(self.folder)
+
+dataset/img2lmdb.py | test_imagenet_recipe
+images encoded anew for the LMDB
+- encoded if image_size is None else _resized(image, image_size)
++ _resized(image, image_size or min(image.size))
+another filter in img2lmdb.py --image_size
+- Image.Resampling.BILINEAR
++ Image.Resampling.NEAREST
+JPEGs of less quality
+- QUALITY = 95
++ QUALITY = 75
+--image_size for the longer side
+- scale = image_size / min(image.size)
++ scale = image_size / max(image.size)
+
+dataset/lmdb_set.py | test_lmdb
+labels big-endian
+- struct.Struct("<H")
++ struct.Struct(">H")
+the label before the image
+- msgpack.packb(image + LABEL.pack(label), use_bin_type=True)
++ msgpack.packb(LABEL.pack(label) + image, use_bin_type=True)
+
+dataset/pixel_statistics.py | test_image_recipe
+CIFAR-10's deviation as others have it
+- (0.24703233, 0.24348505, 0.26158768)
++ (0.2023, 0.1994, 0.2010)
+CIFAR-100's mean
+- (0.5071, 0.4867, 0.4408)
++ (0.4914, 0.4822, 0.4465)
+
+dataset/pixel_statistics.py | test_imagenet_recipe
+ImageNet's deviation
+- (0.229, 0.224, 0.225)
++ (0.229, 0.225, 0.224)
+
+dataset/imagenet_data.py | test_imagenet_recipe
+validation without resizing to 256 by default
+- round(image_size * 256 / 224)
++ image_size
+ImageNet: rank and size left out
+- , processes.device, processes.rank, processes.size)
++ , processes.device)
+
+train.py | test_image_recipe
+training: rank and size left out
+- processes.device, processes.rank, processes.size)
++ processes.device)
+
+dataset/image_batches.py | test_image_recipe
+validation: rank and size left out
+- range(0, len(own), batching.own_size)
++ range(0, len(own), batching.batch_size)
+
+train.py | test_image_recipe
+--cutout_length ignored
+- args.cutout, args.cutout_length)
++ args.cutout)
+validated on the training images
+- test_set = load_image_set(args.set, args.data, "test", args.image_size)
++ test_set = train_set
+statistics of the test images
+- image_statistics(args.set, train_set,
++ image_statistics(args.set, test_set,
+--image_size ignored for training images
+- args.image_size)
+-     test_set
++ None)
++     test_set
+
+train_imagenet.py | test_imagenet_recipe
+--color_jitter ignored
+- jitter=tuple(args.color_jitter),
++
+--crop_scale not passed on
+-         crop_scale=tuple(args.crop_scale),
++
+--mean and --std ignored
+- Statistics(tuple(args.mean), tuple(args.std))
++ IMAGENET
+another jitter of the hue
+- color_jitter=[0.4, 0.4, 0.4, 0.2],
++ color_jitter=[0.4, 0.4, 0.4, 0.1],
+another smallest crop
+- crop_scale=[0.08, 1.0],
++ crop_scale=[0.2, 1.0],
+
+dataset/encoded_batches.py | test_imagenet_recipe
+ImageNet validated on the training images
+- evaluation_batches(self.validation_images, self.loading)
++ evaluation_batches(self.train_images, self.loading)
+
+train_imagenet.py | test_imagenet_recipe
+--validation_resize ignored in training
+-         args.validation_resize,
++         None,
+
+test.py | test_image_recipe
+test.py: a checkpoint's own mean and deviation ignored
+-         statistics = statistics_from_dict(description)
++         statistics = PUBLISHED_STATISTICS["cifar10"]
+test.py: CIFAR-100 normalised as CIFAR-10
+- statistics = PUBLISHED_STATISTICS[name]
++ statistics = PUBLISHED_STATISTICS["cifar10"]
+test.py: statistics of the test images
+- image_statistics(name, train_set)
++ image_statistics(name, test_set)
+
+test_imagenet.py | test_imagenet_recipe
+test_imagenet.py: a checkpoint's own mean and deviation ignored
+-         statistics = statistics_from_dict(description)
++         pass
+test_imagenet.py: a checkpoint's image size ignored
+- description.get("image_size", 224)
++ 224
+test_imagenet.py: a checkpoint's resize ignored
+- resize = description.get("validation_resize")
++ pass
+test_imagenet.py: a checkpoint's resize with another image size
+- if resize is None and args.image_size is None:
++ if resize is None:
+
+hubconf.py | test_image_recipe
+another set's mean and deviation in the hub's CIFAR-100
+- _network("cifar", "cifar100", pretrained,
++ _network("cifar", "cifar10", pretrained,
+another set's mean and deviation in the hub's ImageNet
+- _network("imagenet", "imagenet", pretrained,
++ _network("imagenet", "cifar10", pretrained,
+the hub ignores a checkpoint's own mean and deviation
+-             statistics = statistics_from_dict(description)
++             statistics = PUBLISHED_STATISTICS["cifar10"]
+
+export.py | test_image_recipe
+exported without normalisation
+- self.network((images - self.mean) / self.std)
++ self.network(images)
+exported with the normalisation the other way round
+- self.network((images - self.mean) / self.std)
++ self.network(images / self.std - self.mean)
+exported with another set's mean and deviation
+- else f"cifar{classes}"
++ else "cifar10"
+"""
+
+
+def read_mutants(text: str) -> list[Mutant]:
+    """The mutants in a text of the form of those above."""
+    mutants = []
+    for paragraph in text.strip().split("\n\n"):
+        first, *lines = paragraph.split("\n")
+        file, tests = first.split(" | ")
+        for line in lines:
+            sign, rest = line[:2].rstrip(), line[2:]
+            if sign not in ("-", "+"):
+                mutants.append(Mutant(file, tests, line, "", ""))
+                continue
+            field = "stands" if sign == "-" else "becomes"
+            before = getattr(mutants[-1], field)
+            mutants[-1] = mutants[-1]._replace(**{field: before + "\n" + rest if before else rest})
+    return mutants
+
+
+MUTANTS = read_mutants(SEARCH + TRAINING + DATA)
 
 
 def outcome(mutant: Mutant, copy: Path) -> str:
