@@ -1,4 +1,4 @@
-"""Bring the README's tables of flags up to date with the scripts: `python docs/flags.py`.
+"""Bring the tables of flags in docs/flags.md up to date with the scripts: `python docs/flags.py`.
 
 A table stands between `<!-- flags of SCRIPT -->` and `<!-- end of flags -->`.
 """
@@ -22,9 +22,9 @@ class _Parser(Exception):
     """Carries a script's parser out of it, before anything is parsed."""
 
 
-def with_flag_tables(readme: str) -> str:
-    """The text `readme` with the tables of flags as the scripts have them now."""
-    return TABLE.sub(lambda found: found[1] + flag_table(found[2]) + found[3], readme)
+def with_flag_tables(page: str) -> str:
+    """The text `page` with the tables of flags as the scripts have them now."""
+    return TABLE.sub(lambda found: found[1] + flag_table(found[2]) + found[3], page)
 
 
 def flag_table(script: str) -> str:
@@ -68,5 +68,5 @@ def _help(action: argparse.Action) -> str:
 
 
 if __name__ == "__main__":
-    path = ROOT / "README.md"
+    path = ROOT / "docs" / "flags.md"
     path.write_text(with_flag_tables(path.read_text(encoding="utf-8")), encoding="utf-8")

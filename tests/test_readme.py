@@ -1,4 +1,7 @@
-"""The README: every command in it runs, small, in the order in which they stand there."""
+"""The README and the pages in docs/: every command runs, small, in the order in which they stand.
+
+Every link leads somewhere, and what they say of flags and tests is so.
+"""
 
 import gc
 import pickle
@@ -19,7 +22,23 @@ from torchvision import datasets
 sys.path.append(str(ROOT / "docs"))
 from flags import with_flag_tables
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+}
+"""The text of each page by its path from the root."""
+
+FIRST = {
+    "docs/export.md": ["python train.py --set digits"],
+    "docs/imagenet.md": ["python dataset/mk_img_list.py --image_path IMAGES --output_path DATA"]
+    + [
+        "python dataset/img2lmdb.py --image_path IMAGES --list_path DATA --output_path DATA "
+        f"--split {split}"
+        for split in ("train", "val")
+    ],
+    "docs/runs.md": ["make search"],
+}
+"""What the reader of a page has done before: commands like the README's."""
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
@@ -44,10 +63,10 @@ SMALL = {
 """What is put behind a script's own flags, so that it takes seconds."""
 
 
-def commands() -> list[str]:
-    """The commands in the README: `sh` blocks, and what stands behind `$` in `text` blocks."""
+def commands(page: str) -> list[str]:
+    """The commands in a page: `sh` blocks, and what stands behind `$` in `text` blocks."""
     lines = []
-    for language, block in BLOCK.findall(README):
+    for language, block in BLOCK.findall(PAGES[page]):
         block = block.replace("\\\n", " ")
         if language == "sh":
             lines += block.splitlines()
@@ -56,33 +75,60 @@ def commands() -> list[str]:
     return [command for line in lines if (command := line.partition(" #")[0].strip())]
 
 
-def test_no_command_hides_in_the_prose():
-    prose = BLOCK.sub("", README)
+def slug(heading: str) -> str:
+    """What a link to a heading has behind its #, as GitHub makes it."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_command_hides_in_the_prose(page):
+    prose = BLOCK.sub("", PAGES[page])
     assert not re.findall(r"`((?:python|torchrun|bash) [^`]*)`", prose)
 
 
 def test_the_tables_of_flags_are_those_of_the_scripts():
-    assert with_flag_tables(README) == README, "to mend it: python docs/flags.py"
+    page = PAGES["docs/flags.md"]
+    assert set(re.findall(r"<!-- flags of (\S+) -->", page)) >= {
+        path.name for path in ROOT.glob("*.py") if '"__main__"' in path.read_text(encoding="utf-8")
+    }
+    assert with_flag_tables(page) == page, "to mend it: python docs/flags.py"
 
 
-def test_what_the_readme_links_to_is_there():
-    links = re.findall(r"\]\(([^)#:]+)\)", README)
-    assert len(links) > 5
-    assert [link for link in links if not (ROOT / link).exists()] == []
+@pytest.mark.parametrize("page", [*PAGES, "dataset/README.md", "trained_model/README.md"])
+def test_what_a_page_links_to_is_there(page):
+    prose = BLOCK.sub("", (ROOT / page).read_text(encoding="utf-8"))
+    for link in re.findall(r"\]\(([^):]+)\)", prose):
+        path, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / path if path else ROOT / page
+        assert target.exists(), link
+        if anchor:
+            text = BLOCK.sub("", target.read_text(encoding="utf-8"))
+            assert anchor in map(slug, re.findall(r"^#+ (.+)$", text, re.MULTILINE)), link
+
+
+def test_the_readme_leads_to_every_page_and_is_short():
+    readme = PAGES["README.md"]
+    assert [page for page in PAGES if page != "README.md" and f"]({page})" not in readme] == []
+    assert readme.count("\n") <= 220
 
 
 def test_every_promise_names_a_test_that_exists():
-    names = re.findall(r"`(test_\w+)`", README)
+    names = re.findall(r"`(test_\w+)`", PAGES["docs/promises.md"])
     assert len(names) > 15
     tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py"))
     assert [name for name in names if f"def {name}(" not in tests] == []
 
 
-def test_every_command_runs(tmp_path, monkeypatch, request):
+def test_the_pages_have_commands():
+    assert sum(len(commands(page)) for page in PAGES) > 35
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)])
+def test_every_command_runs(page, tmp_path, monkeypatch):
     work = Workplace(tmp_path, monkeypatch)
-    ran = commands()
-    assert len(ran) > 25
-    for command in ran:
+    readme = commands("README.md")
+    own = [command for command in commands(page) if page == "README.md" or command not in readme]
+    for command in FIRST.get(page, []) + own:
         try:
             work.run(command)
         except Exception as error:
@@ -90,7 +136,7 @@ def test_every_command_runs(tmp_path, monkeypatch, request):
 
 
 class Workplace:
-    """A folder with small data in which the README's commands run one after the other."""
+    """A folder with small data in which a page's commands run one after the other."""
 
     def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.path = path
@@ -116,7 +162,7 @@ class Workplace:
             raise ValueError("the tests do not know how to run this")
 
     def fill_in(self, word: str) -> str:
-        """A word of a command with what the README's placeholders stand for."""
+        """A word of a command with what the pages' placeholders stand for."""
         if re.fullmatch(r"GENOTYPE|runs/search-[^/]+/genotype.json", word):
             return str(self.newest("search") / "genotype.json")
         if re.fullmatch(r"MODEL|runs/train-[^/]+/last.pt", word):
