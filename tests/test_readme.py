@@ -112,6 +112,18 @@ def test_the_readme_leads_to_every_page_and_is_short():
     assert readme.count("\n") <= 220
 
 
+def test_the_readme_has_the_figures_of_the_pages():
+    readme = PAGES["README.md"]
+    accuracies = re.findall(r"\d+\.\d+ ± \d\.\d+", readme)
+    assert len(accuracies) == 12
+    assert [figure for figure in accuracies if figure not in PAGES["docs/learners.md"]] == []
+    (times,) = re.findall(r"^\| the plain way \|.*\n.*\n.*$", readme, re.MULTILINE)
+    measured = PAGES["docs/speed.md"].split()
+    figures = re.findall(r"[\d.]+x?(?= \|)", times)
+    assert len(figures) == 15
+    assert [figure for figure in figures if figure not in measured] == []
+
+
 def test_every_promise_names_a_test_that_exists():
     names = re.findall(r"`(test_\w+)`", PAGES["docs/promises.md"])
     assert len(names) > 15
