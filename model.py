@@ -42,7 +42,9 @@ class Cell(nn.Module):
         self._concat = genotype.reduce_concat if reduction else genotype.normal_concat
         self._inputs = [source for _, source in pairs]
         self._ops = nn.ModuleList(
-            OPERATIONS[name](C, 2 if reduction and source < 2 else 1) for name, source in pairs
+            # Only the cell's two inputs still have the size before the reduction.
+            OPERATIONS[name](C, 2 if reduction and source < 2 else 1)
+            for name, source in pairs
         )
         self.out_channels = len(self._concat) * C
 

@@ -40,9 +40,10 @@ class SearchCell(nn.Module):
             self.preprocess0 = ReLUConvBN(C_prev_prev, C, 1, 1, 0)
         self.preprocess1 = ReLUConvBN(C_prev, C, 1, 1, 0)
         self._ops = nn.ModuleList()
-        self._inputs = []
+        self._inputs = []  # of each operation: the state it reads
         for node in range(NODES):
             for source in range(node + 2):
+                # Only the cell's two inputs still have the size before the reduction.
                 stride = 2 if reduction and source < 2 else 1
                 self._ops.extend(OPERATIONS[name](C, stride) for name in PRIMITIVES)
                 self._inputs.extend([source] * len(PRIMITIVES))
@@ -57,6 +58,7 @@ class SearchCell(nn.Module):
             for index in pair:
                 operation = self._ops[index]
                 term = run(operation, states[self._inputs[index]])
+                # Skip connections are spared: with them a whole way through the cell stays open.
                 if self.training and drop_path_prob > 0 and not isinstance(operation, nn.Identity):
                     term = drop_path(term, drop_path_prob)
                 terms.append(term)
@@ -133,5 +135,6 @@ class Supernet(nn.Module):
                 modules[f"cells.{number}._ops.{index}"] = cell._ops[index]
         tensors: dict[str, Tensor] = {}
         for name, module in modules.items():
+            # With `keep_vars` parameters stay what the optimizer can train, buffers too are ours.
             tensors |= module.state_dict(prefix=f"{name}.", keep_vars=True)
         return tensors

@@ -42,7 +42,7 @@ class LiveReport:
             from report.page import write_report  # matplotlib takes a second to import
 
             path = write_report(run.path)
-        except Exception as error:  # whatever it is, the run matters more
+        except Exception as error:  # whatever it is, days of search must not end for a picture
             if not self._warned:
                 self.log.warning("warning: the report could not be drawn (%s)", error)
             self._warned = True

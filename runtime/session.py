@@ -42,6 +42,7 @@ def run_session(
     interruption = Interruption()
     with memory_advice(memory_flags), interruption.handled(twice=launched()):
         processes = Processes(device, interruption)
+        # Only one process may write: two would append to the same history.
         run = RunFolder.for_run(kind, args) if processes.is_main else None
         try:
             work(run, processes)
@@ -66,6 +67,7 @@ def run_session(
         except RuntimeError as error:
             if not processes.has_lost(error):
                 raise
+            # The process that ended has said why; this one only has to get out of its way.
             raise UserError(LOST) from None
         finally:
             if run:
@@ -73,9 +75,10 @@ def run_session(
 
 
 def _is_of_folder(error: OSError, folder: Path) -> bool:
-    """Whether `error` is about a file in `folder`; of a write that names none it is likely."""
+    """Whether `error` is about a file in `folder`."""
     if isinstance(error.filename, (str, os.PathLike)):
         return Path(error.filename).is_relative_to(folder)
+    # A write to an open file does not say to which, and what a run writes is in its folder.
     return error.errno in DISK_TROUBLE
 
 

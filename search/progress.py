@@ -117,7 +117,7 @@ class SearchProgress:
 
     def save(self) -> None:
         """Write the checkpoint after a round; at a generation's end go over to the next one."""
-        # All processes must be about to save the same.
+        # Each process has merged the round for itself; a difference now would only grow.
         self.processes.check_agreement(self.weight_set.values(), self.learning.state_dict())
         generation_ends = self.pairs_done == len(self.pairs)
         if generation_ends:
@@ -185,7 +185,7 @@ class SearchProgress:
             ],
         )
         done = self.generation + 1
-        # Processes work side by side, so that the clock sees a part of the pairs' seconds.
+        # Processes work side by side: the time left is by the clock, not by the sum of their work.
         seconds = own.seconds / self.processes.size
         so_far = sum(record["seconds"] for record in self._records) / self.processes.size
         seconds_left = (self.generations - done) * so_far / done

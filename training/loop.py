@@ -185,7 +185,8 @@ class Trainer:
             name, "step", self.data.steps, so_far.step, shown=self.processes.is_main,
         )  # fmt: skip
         for step, (images, labels) in enumerate(batches, start=so_far.step + 1):
-            # Of drop path. By step, so that an epoch can be taken up again anywhere.
+            # What drop path draws from. By step, so that an epoch can be taken up again anywhere;
+            # by rank, so that processes do not all drop the same.
             torch.manual_seed(derive_seed(self.args.seed, epoch, self.processes.rank, step))
             total, loss, logits = self._step(images, labels)
             losses.update(total)
@@ -231,7 +232,7 @@ class Trainer:
         return total.detach(), loss.detach(), logits.detach()
 
     def _check_losses(self, losses: FirstNonFinite, learning_rate: float) -> None:
-        # The first step of all processes: the others' losses follow it a step later.
+        # The first of all processes: one bad gradient is everybody's in the next step.
         step = min(filter(None, self.processes.gather(losses.step())), default=None)
         if step is not None:
             place = f"in step {step} of epoch {self.state.epoch + 1}"

@@ -61,6 +61,7 @@ class EpochSoFar:
     def load_state_dict(self, state: dict, processes: Processes) -> None:
         """Go on from what `state_dict` returned, perhaps in another number of processes."""
         self.step, sums, self.seconds = state["step"], state["sums"], state["seconds"]
+        # What counts is the total: in another number of processes the main one takes all of it.
         if len(sums) == processes.size:
             self.meter.sums.copy_(sums[processes.rank])
         elif processes.is_main:
@@ -118,6 +119,7 @@ class TrainingState:
             if state["epoch_so_far"]:
                 self.so_far.load_state_dict(state["epoch_so_far"], self.run.processes)
             self._keep(f"after epoch {self.epoch} and {self.so_far.step} steps of the next")
+        # An epoch may have been recorded and not saved; it is trained again, and recorded again.
         self.run.truncate_history(self.epoch)
         self.run.log.info(
             "resumed after epoch %d and %d steps of the next", self.epoch, self.so_far.step
@@ -208,5 +210,6 @@ def load_last(path: Path, network: nn.Module, epochs: int, steps: int) -> dict |
 
 def _restore_momentum(optimizer: torch.optim.Optimizer, momentum: dict) -> None:
     """Give `optimizer` its buffers back, by the numbers of the parameters, and nothing else."""
+    # Learning rate and decay come from the flags, which may not be those of the file.
     state = {number: {"momentum_buffer": buffer} for number, buffer in momentum.items()}
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
