@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from recording import images_of, numbered_images, numbers_in, recorded
 from torch import nn
-from watching import numbered_images, numbers_in, watched
 
 from dataset.augmentation import Augmentation
 from dataset.batching import Batching
@@ -51,8 +51,8 @@ def plain_images():
 def turn(recipe=RECIPE, **options):
     """What a candidate's turn came to, and what was seen of it."""
     trainer = make_trainer(**options)
-    with watched(trainer.supernet) as log:
-        return trainer.take_turn(RelativeNAS, recipe, seed=3), log
+    with recorded() as record:
+        return trainer.take_turn(RelativeNAS, recipe, seed=3), record
 
 
 def train_by_hand(network, arch_info, batches, recipe, seed):
@@ -83,12 +83,14 @@ def test_a_turn_is_three_steps_of_sgd_and_a_validation_by_hand():
     arch_info = network.arch_info(RelativeNAS)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     trainer.take_turn(DARTS_V2, recipe, seed=8)  # leaves nothing behind, no momentum either
-    with watched(network) as log:
+    with recorded() as record:
         outcome = trainer.take_turn(RelativeNAS, recipe, seed=9)
-    assert any(step.norm == pytest.approx(1.0) for step in log.steps)  # the clip was needed
+    assert any(
+        step.gradient_norm == pytest.approx(1.0) for step in record.steps
+    )  # the clip was needed
 
     network = copy.deepcopy(network)
-    seen = [images for training, _, images in log.forwards if training]
+    seen = [forward.images for forward in record.training]
     batches = [(x, torch.tensor(numbers(x)) % 3) for x in seen]
     train_by_hand(network, arch_info, batches, recipe, seed=9)
     expected = network.state_dict()
@@ -104,34 +106,34 @@ def test_a_turn_is_three_steps_of_sgd_and_a_validation_by_hand():
 
 
 def test_each_image_is_trained_or_validated_on_once_in_that_mode():
-    _, log = turn(augmentation=Augmentation(1, True, 2))
-    assert [training for training, _, _ in log.forwards] == [True] * 3 + [False] * 3
-    assert [len(images) for _, _, images in log.forwards] == [8, 8, 4, 8, 8, 6]
-    seen = numbers(torch.cat([images for _, _, images in log.forwards]))
+    _, record = turn(augmentation=Augmentation(1, True, 2))
+    assert [forward.training for forward in record.forwards] == [{True}] * 3 + [{False}] * 3
+    assert [len(forward.images) for forward in record.forwards] == [8, 8, 4, 8, 8, 6]
+    seen = numbers(images_of(record.forwards))
     assert sorted(seen[:20]) == list(range(20)) != seen[:20]  # in random order
     assert seen[20:] == list(range(20, 42))
 
 
 def test_images_to_train_on_are_augmented_and_those_to_validate_on_are_not():
-    _, log = turn(augmentation=Augmentation(0, False, 4))
+    _, record = turn(augmentation=Augmentation(0, False, 4))
     plain = plain_images()
-    for training, _, images in log.forwards:
-        expected = plain[numbers(images)]
-        same = torch.isclose(images, expected, atol=1e-5).all(dim=1).flatten(1).all(dim=1)
-        assert not same.any() if training else same.all()
+    for forward in record.forwards:
+        expected = plain[numbers(forward.images)]
+        same = torch.isclose(forward.images, expected, atol=1e-5).all(dim=1).flatten(1).all(dim=1)
+        assert not same.any() if forward.training == {True} else same.all()
 
 
 def test_the_recipe_reaches_the_optimizer_and_every_active_parameter():
     trainer = make_trainer()
-    with watched(trainer.supernet) as log:
+    with recorded() as record:
         trainer.take_turn(RelativeNAS, RECIPE, seed=3)
     active = trainer.supernet.active_tensors(trainer.supernet.arch_info(RelativeNAS))
     parameters = {id(t) for t in active.values() if isinstance(t, nn.Parameter)}
-    assert len(log.steps) == 3
-    for step in log.steps:
-        assert (step.lr, step.momentum, step.weight_decay) == (0.1, 0.9, 3e-4)
-        assert not step.nesterov and step.dampening == 0
-        assert {id(parameter) for parameter in step.params} == parameters
+    assert len(record.steps) == 3
+    for group in (step.group for step in record.steps):
+        assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.1, 0.9, 3e-4)
+        assert not group["nesterov"] and group["dampening"] == 0
+        assert {id(parameter) for parameter in group["params"]} == parameters
 
 
 @pytest.mark.parametrize("largest", [0.5, 100.0])
@@ -140,24 +142,23 @@ def test_gradients_are_clipped_to_a_norm_and_smaller_ones_left(largest):
     free = turn(TrainingRecipe(0.0, 0.9, 3e-4, 0.0, 0.0))[1].steps
     clipped = turn(TrainingRecipe(0.0, 0.9, 3e-4, largest, 0.0))[1].steps
     for before, after in zip(free, clipped, strict=True):
-        assert 0.5 < before.norm < 100
-        assert after.norm == pytest.approx(min(largest, before.norm), rel=1e-3)
+        assert 0.5 < before.gradient_norm < 100
+        assert after.gradient_norm == pytest.approx(min(largest, before.gradient_norm), rel=1e-3)
 
 
 def test_each_candidate_begins_without_momentum():
     trainer = make_trainer()
-    with watched(trainer.supernet) as log:
+    with recorded() as record:
         for genotype in (RelativeNAS, RelativeNAS):
             trainer.take_turn(genotype, RECIPE, seed=3)
-    assert [step.is_fresh for step in log.steps] == [True, False, False] * 2
+    assert [step.is_first for step in record.steps] == [True, False, False] * 2
 
 
 def test_the_network_drops_paths_with_the_recipes_probability_in_training():
     outcomes = []
     for probability in (0.0, 0.4):
-        outcome, log = turn(TrainingRecipe(0.1, 0.9, 3e-4, 5.0, probability))
-        seen = {drop_path_prob for training, drop_path_prob, _ in log.forwards if training}
-        assert seen == {probability}
+        outcome, record = turn(TrainingRecipe(0.1, 0.9, 3e-4, 5.0, probability))
+        assert {forward.drop_path_prob for forward in record.training} == {probability}
         outcomes.append(outcome)
     assert outcomes[0].loss != outcomes[1].loss
 
@@ -165,9 +166,9 @@ def test_the_network_drops_paths_with_the_recipes_probability_in_training():
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_convolutions_run_in_the_precision_asked_for_and_weights_stay_float32(precision):
     trainer = make_trainer(precision=precision)
-    with watched(trainer.supernet) as training:
+    with recorded() as training:
         trainer.train(RelativeNAS, RECIPE, seed=3)
-    with watched(trainer.supernet) as validation:
+    with recorded() as validation:
         trainer.validate(RelativeNAS)
     assert training.dtypes == validation.dtypes == {precision}
     assert {parameter.dtype for parameter in trainer.supernet.parameters()} == {torch.float32}
@@ -177,8 +178,8 @@ def test_another_seed_gives_other_batches():
     orders = []
     trainer = make_trainer(augmentation=Augmentation(1, True, 2))
     for seed in (3, 3, 4):
-        with watched(trainer.supernet) as log:
+        with recorded() as record:
             trainer.take_turn(DARTS_V2, RECIPE, seed)
-        orders.append(torch.cat([images for training, _, images in log.forwards if training]))
+        orders.append(images_of(record.training))
     assert torch.equal(orders[0], orders[1])
     assert numbers(orders[0]) != numbers(orders[2])

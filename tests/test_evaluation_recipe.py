@@ -6,7 +6,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 from helpers import call_script, only_folder, write_image_folder, write_small_set
-from recording import recorded
+from recording import images_of, recorded
 from torch import nn
 
 from dataset.image_set import load_image_set
@@ -153,7 +153,7 @@ def normalized_images(data):
 
 def plain_logits(network, record):
     """What `network` in eval mode makes of the images that were evaluated, all at once."""
-    images = torch.cat([forward.images for forward in record.forwards])
+    images = images_of(record.forwards)
     with torch.no_grad():
         return network.eval()(images)[0]
 
@@ -182,9 +182,7 @@ def test_test_py_prints_a_count_by_hand(precision, dtype, tmp_path, monkeypatch,
         assert f"error rate      {100 - printed['top1']:.2f} %" in output
         assert f"top-1 accuracy  {printed['top1']:.2f} %" in output
         assert f"top-5 accuracy  {printed['top5']:.2f} %" in output
-    torch.testing.assert_close(
-        torch.cat([forward.images for forward in evaluated]), normalized_images(tmp_path / "data")
-    )
+    torch.testing.assert_close(images_of(evaluated), normalized_images(tmp_path / "data"))
 
 
 @pytest.mark.parametrize(
@@ -207,10 +205,7 @@ def test_test_imagenet_py_prints_a_count_by_hand(precision, dtype, tmp_path, mon
     assert [len(forward.images) for forward in record.forwards] == [8, 8, 5]
     assert [forward.dtypes for forward in record.forwards] == [{dtype}] * 3
     assert [forward.training for forward in record.forwards] == [{False}] * 3
-    torch.testing.assert_close(
-        torch.cat([forward.images for forward in record.forwards]),
-        normalized_images(tmp_path / "data"),
-    )
+    torch.testing.assert_close(images_of(record.forwards), normalized_images(tmp_path / "data"))
     if precision == "fp32":
         logits = plain_logits(network, record)
         printed, _ = counted_by_hand([(logits, torch.arange(7).repeat_interleave(3))])

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import assert_same_tensors, call_script, history_without_seconds, only_folder
-from watching import numbered_images, numbers_in, watched
+from recording import images_of, numbered_images, numbers_in, recorded
 
 import train_search
 from dataset.image_set import ImageSet
@@ -33,9 +33,9 @@ class WatchedTrainer(CandidateTrainer):
         if len(self.turns) == self.stop_at:
             raise KeyboardInterrupt
         before = {name: tensor.clone() for name, tensor in self.supernet.state_dict().items()}
-        with watched(self.supernet) as log:
+        with recorded() as record:
             outcome = super().take_turn(genotype, recipe, seed)
-        self.turns.append(SimpleNamespace(before=before, seed=seed, outcome=outcome, log=log))
+        self.turns.append(SimpleNamespace(before=before, seed=seed, outcome=outcome, record=record))
         return outcome
 
 
@@ -73,22 +73,21 @@ def test_optimizer_and_drop_path_follow_the_generations(small):
     assert len(small.turns) == 8
     for number, turn in enumerate(small.turns):
         generation = number // 4
-        assert len(turn.log.steps) == 3  # 20 images: 8, 8, 4
-        for step in turn.log.steps:
+        assert len(turn.record.steps) == 3  # 20 images: 8, 8, 4
+        for step in turn.record.steps:
             # 0.01 + 0.04·(1 + cos(π·g/2))/2
-            assert step.lr == pytest.approx((0.05, 0.03)[generation])
-            assert (step.momentum, step.weight_decay) == (0.8, 0.002)
-            assert step.norm <= 0.5001
-        dropped = {drop_path_prob for training, drop_path_prob, _ in turn.log.forwards if training}
+            assert step.group["lr"] == pytest.approx((0.05, 0.03)[generation])
+            assert (step.group["momentum"], step.group["weight_decay"]) == (0.8, 0.002)
+            assert step.gradient_norm <= 0.5001
+        dropped = {forward.drop_path_prob for forward in turn.record.training}
         assert dropped == {(0.0, 0.3)[generation]}
-        assert turn.log.dtypes == {torch.float32}
+        assert turn.record.dtypes == {torch.float32}
 
 
 def test_both_of_a_pair_see_the_same_batches_and_every_pair_others(small):
     orders = []
     for turn in small.turns:
-        seen = torch.cat([images for _, _, images in turn.log.forwards])
-        orders.append(numbers_in(seen, MEAN, STD))
+        orders.append(numbers_in(images_of(turn.record.forwards), MEAN, STD))
     assert orders[::2] == orders[1::2]
     assert len({tuple(order) for order in orders}) == 4
     for order in orders:
@@ -114,7 +113,7 @@ def test_the_weight_set_takes_over_what_each_pair_learned(small):
 def test_the_final_population_is_validated_with_the_final_weights(small):
     network = Supernet(2, 3, 3).eval()
     network.load_state_dict(torch.load(small.folder / "weight_set.pt")["state_dict"])
-    images = torch.cat([images for training, _, images in small.turns[0].log.forwards[3:]])
+    images = images_of(small.turns[0].record.evaluation)
     labels = torch.tensor(numbers_in(images, MEAN, STD)) % 3
     population = json.loads((small.folder / "population.json").read_text())
     assert len(population) == 4
