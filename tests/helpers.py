@@ -1,10 +1,12 @@
-"""What several tests need: scripts run as a user would, and small image folders."""
+"""What several tests need: scripts run, and stopped, as a user would, and small image folders."""
 
 import gc
 import importlib
+import itertools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +19,8 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.utils.hooks import RemovableHandle
 
 from runtime.errors import run_script
 
@@ -57,33 +61,71 @@ def assert_one_line(status: int, capsys: pytest.CaptureFixture, *expected: str) 
         assert text in error
 
 
-def start_script(name: str, arguments: list[str], **options: object) -> subprocess.Popen:
-    """Start a script in a process of its own, from the repository's root."""
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    return subprocess.Popen(
-        [sys.executable, f"{name}.py", *map(str, arguments)],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        **options,
-    )
+def start_python(words: list[object], **options: object) -> subprocess.Popen:
+    """Start Python in a process of its own, from the repository's root.
+
+    Args:
+        words: of the command line, after `python`.
+        options: of `subprocess.Popen`; without any, stdout and stderr are one pipe.
+    """
+    usual = {
+        "cwd": ROOT,
+        "env": {**os.environ, "PYTHONUNBUFFERED": "1"},
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.STDOUT,
+        "text": True,
+    }
+    return subprocess.Popen([sys.executable, *map(str, words)], **usual | options)
 
 
-def start_torchrun(processes: int, script: str, arguments: list[object]) -> subprocess.Popen:
-    """Start a script with torchrun, from the repository's root."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [f"--nproc-per-node={processes}", f"{script}.py", *map(str, arguments)]
+def start_script(
+    name: str, arguments: list[object], torchrun: int = 0, **options: object
+) -> subprocess.Popen:
+    """Start a script as `start_python` does; by torchrun, on the CPU, in so many processes."""
+    words = [f"{name}.py", *arguments]
+    if not torchrun:
+        return start_python(words, **options)
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={torchrun}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return start_python([*launcher, *words], env=environment, **options)
+
+
+def run_to_the_end(name: str, arguments: list[object], torchrun: int = 0) -> str:
+    """Run a script as `start_script` does; it must succeed. Returns what it wrote to stdout."""
+    process = start_script(name, arguments, torchrun, stderr=subprocess.PIPE)
+    output, errors = process.communicate()
+    assert process.returncode == 0, output + errors
+    return output
+
+
+def act_at_step(step: int, action: Callable[[], None]) -> RemovableHandle:
+    """Have `action` called in the `step`-th training step, from 1, that this process now begins.
+
+    The one way to stop a run of this process: `with act_at_step(7, ask_to_stop):`.
+    """
+    steps = itertools.count(1)
+
+    def act(*_: object) -> None:
+        if next(steps) == step:
+            action()
+
+    return register_optimizer_step_pre_hook(act)
+
+
+def ask_to_stop() -> None:
+    """Send this process SIGTERM, as a cluster manager does."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+STOPPED = 128 + signal.SIGTERM
+"""The exit status of what stopped because of `ask_to_stop`."""
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
 
 
 def wait_until(

@@ -3,11 +3,9 @@
 A fork has PyTorch imported already, so that a run of a tiny network takes a second or two.
 """
 
-import itertools
 import multiprocessing
 import os
 import signal
-import socket
 import sys
 import time
 import traceback
@@ -18,8 +16,7 @@ from typing import NamedTuple
 
 import torch
 import torch._dynamo  # what scripts import late is here for all forks
-from helpers import history_without_seconds
-from torch.optim.optimizer import register_optimizer_step_pre_hook
+from helpers import act_at_step, free_port, history_without_seconds
 from torch.utils import tensorboard  # noqa: F401
 
 import train
@@ -67,15 +64,9 @@ class Script:
     ) -> None:
         self.output = folder.parent / f"{folder.name}-output.txt"
         self.output.write_text("")
-        environments = [{}] if processes == 1 else _launched_environments(processes)
-        self.processes = [
-            FORK.Process(
-                target=_run, args=(name, arguments, environment, self.output, prepare, rank)
-            )
-            for rank, environment in enumerate(environments)
-        ]
-        for process in self.processes:
-            process.start()
+        self.processes = start_forks(
+            processes, lambda rank: _run(name, arguments, self.output, prepare, rank)
+        )
 
     def kill(self) -> None:
         """SIGKILL all processes."""
@@ -103,31 +94,26 @@ class Script:
         return self.output.read_text()
 
 
-def _launched_environments(processes: int) -> list[dict[str, str]]:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    common = {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "WORLD_SIZE": processes}
-    return [
-        {
-            name: str(value)
-            for name, value in {
-                **common, "LOCAL_WORLD_SIZE": processes, "RANK": rank, "LOCAL_RANK": rank
-            }.items()
-        }
-        for rank in range(processes)
-    ]  # fmt: skip
+def start_forks(count: int, work: Callable[[int], None]) -> list[FORK.Process]:
+    """Start `work` with its rank in forked processes; several have torchrun's environment."""
+    port = free_port()
+
+    def begin(rank: int) -> None:
+        if count > 1:
+            os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+            os.environ |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(count))
+            os.environ |= dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank))
+        work(rank)
+
+    processes = [FORK.Process(target=begin, args=(rank,)) for rank in range(count)]
+    for process in processes:
+        process.start()
+    return processes
 
 
 def _run(
-    name: str,
-    arguments: list[object],
-    environment: dict[str, str],
-    output: Path,
-    prepare: Callable[[int], None],
-    rank: int,
+    name: str, arguments: list[object], output: Path, prepare: Callable[[int], None], rank: int
 ) -> None:
-    os.environ.update(environment)
     os.setpgid(0, 0)
     with open(output, "a", buffering=1) as stream:
         os.dup2(stream.fileno(), 1)
@@ -199,15 +185,8 @@ def at_step(step: int, action: Callable[[], None], rank: int = 0) -> Callable[[i
     """Prepares process `rank` to do something in its `step`-th training step."""
 
     def prepare(own_rank: int) -> None:
-        if own_rank != rank:
-            return
-        steps = itertools.count(1)
-
-        def act(*_: object) -> None:
-            if next(steps) == step:
-                action()
-
-        register_optimizer_step_pre_hook(act)
+        if own_rank == rank:
+            act_at_step(step, action)
 
     return prepare
 

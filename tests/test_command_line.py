@@ -1,12 +1,10 @@
 """The scripts as a user runs them: the whole way on digits, and every mistake a user can make."""
 
 import json
-import os
 import re
 import shlex
 import shutil
 import subprocess
-import sys
 import time
 
 import pytest
@@ -16,6 +14,7 @@ from helpers import (
     assert_one_line,
     call_script,
     only_folder,
+    run_to_the_end,
     start_script,
     write_image_folder,
 )
@@ -26,13 +25,6 @@ from runtime.errors import UserError
 from utils import clip_gradients
 
 SMALL = ["--set", "digits", "--layers", "3", "--init_channels", "2"]
-
-
-def run_to_the_end(name, arguments):
-    process = start_script(name, arguments)
-    output = process.communicate()[0]
-    assert process.returncode == 0, output
-    return output
 
 
 def test_search_train_and_test_on_digits(tmp_path):
@@ -231,15 +223,10 @@ def test_an_output_folder_that_is_not_writable(tmp_path, monkeypatch, capsys):
 
 
 def test_a_mistake_prints_no_traceback_in_a_process_of_its_own(tmp_path):
-    process = subprocess.run(
-        [sys.executable, "train.py", "--arch", "DARTS_V3", "--save", str(tmp_path / "EXP")],
-        cwd=ROOT,
-        env=os.environ,
-        capture_output=True,
-        text=True,
-    )
+    process = start_script("train", ["--arch", "DARTS_V3", "--save", tmp_path / "EXP"])
+    output, _ = process.communicate()
     assert process.returncode == 2
-    assert process.stderr.count("\n") == 1 and "DARTS_V3" in process.stderr
+    assert output.count("\n") == 1 and "DARTS_V3" in output
     assert not list(tmp_path.iterdir())
 
 

@@ -4,12 +4,10 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 
 import pytest
 import torch
 from helpers import (
-    ROOT,
     TINY_IMAGENET,
     TINY_TRAINING,
     assert_same_tensors,
@@ -17,21 +15,16 @@ from helpers import (
     history_without_seconds,
     only_folder,
     read_history,
-    start_torchrun,
+    run_to_the_end,
+    start_python,
     wait_until,
     write_lmdb_set,
 )
 
 
-def torchrun(processes, script, arguments):
-    process = start_torchrun(processes, script, arguments)
-    out, err = process.communicate()
-    assert process.returncode == 0, out + err
-    return out
-
-
 def test_two_processes_train_and_validate_every_image_once(tmp_path):
-    torchrun(2, "train", [*TINY_TRAINING, "--epochs", "1", "--save", tmp_path / "EXP"])
+    arguments = [*TINY_TRAINING, "--epochs", "1", "--save", tmp_path / "EXP"]
+    run_to_the_end("train", arguments, torchrun=2)
     folder = only_folder(tmp_path)
     (record,) = read_history(folder)
     assert record["validation"]["count"] == 360
@@ -51,13 +44,13 @@ def test_imagenet_on_two_processes_stopped_and_resumed_with_two_or_one(
     counts = {"train": {"a": 13, "b": 12}, "val": {"a": 6, "b": 5}}
     data = write_lmdb_set(tmp_path / "data", counts)
     arguments = [*TINY_IMAGENET, "--data_path", data, "--save"]
-    torchrun(2, "train_imagenet", [*arguments, tmp_path / "whole" / "EXP"])
+    run_to_the_end("train_imagenet", [*arguments, tmp_path / "whole" / "EXP"], torchrun=2)
     whole = only_folder(tmp_path / "whole")
     stopped = tmp_path / "stopped"
     # As `--gpus 0,1` does.
     launch = "import sys; from runtime.processes import launch; sys.argv = sys.argv[1:]; launch(2)"
-    command = [sys.executable, "-c", launch, "train_imagenet.py", *arguments, stopped / "EXP"]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    command = ["-c", launch, "train_imagenet.py", *arguments, stopped / "EXP"]
+    process = start_python(command, stderr=subprocess.PIPE)
     wait_until(lambda: list(stopped.glob("*/last.pt")), process)
     process.terminate()
     errors = process.communicate()[1]
@@ -66,7 +59,7 @@ def test_imagenet_on_two_processes_stopped_and_resumed_with_two_or_one(
     assert f"train_imagenet.py --resume {only_folder(stopped)}" in errors
     alone = shutil.copytree(only_folder(stopped), tmp_path / "alone")
 
-    torchrun(2, "train_imagenet", ["--resume", only_folder(stopped)])
+    run_to_the_end("train_imagenet", ["--resume", only_folder(stopped)], torchrun=2)
     assert history_without_seconds(only_folder(stopped)) == history_without_seconds(whole)
     states = [torch.load(folder / "last.pt") for folder in (only_folder(stopped), whole)]
     assert_same_tensors(*(state["state_dict"] for state in states))
@@ -79,7 +72,7 @@ def test_imagenet_on_two_processes_stopped_and_resumed_with_two_or_one(
         assert record["validation"]["count"] == 11
 
     arguments = ["--model_path", whole / "best.pt", "--data_path", data, "--workers", "0"]
-    together = torchrun(2, "test_imagenet", arguments)
+    together = run_to_the_end("test_imagenet", arguments, torchrun=2)
     capsys.readouterr()
     assert call_script("test_imagenet", arguments, monkeypatch) == 0
     by_one = capsys.readouterr().out

@@ -16,11 +16,12 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import (
+    STOPPED,
     TINY_IMAGENET,
+    ask_to_stop,
     kill_with_children,
     only_folder,
     start_script,
-    start_torchrun,
     write_image_folder,
 )
 from kill_harness import FileWatch, Moment, Script, assert_same_run, at_step, resumable
@@ -68,9 +69,8 @@ class Case:
 
     def start_fresh(self, parent: Path) -> subprocess.Popen:
         """The same in processes that are not forks."""
-        if self.processes == 1:
-            return start_script(self.script, self.command(parent))
-        return start_torchrun(self.processes, self.script, self.command(parent))
+        torchrun = 0 if self.processes == 1 else self.processes
+        return start_script(self.script, self.command(parent), torchrun)
 
     def command(self, parent: Path) -> list[object]:
         """The arguments for that."""
@@ -202,8 +202,8 @@ def test_a_second_ctrl_c_ends_at_once(case, parent):
 @pytest.mark.parametrize("case", ["train"], indirect=True)
 def test_a_folder_that_goes_away_ends_the_run(case, parent):
     """And a stop in the first epoch leaves a checkpoint that test.py takes."""
-    script = case.start(parent, at_step(3, lambda: os.kill(os.getpid(), signal.SIGTERM)))
-    assert script.wait() == [128 + signal.SIGTERM]
+    script = case.start(parent, at_step(3, ask_to_stop))
+    assert script.wait() == [STOPPED]
     folder = only_folder(parent)
     description = torch.load(folder / "last.pt")
     assert description["epoch"] == 0
@@ -216,10 +216,10 @@ def test_a_folder_that_goes_away_ends_the_run(case, parent):
 @pytest.mark.parametrize("case", ["train"], indirect=True)
 def test_a_signal_while_it_loads_ends_at_once(case, parent):
     def signalled_in_loading(rank):
-        train.load_image_set = lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+        train.load_image_set = lambda *_: ask_to_stop()
 
     script = case.start(parent, signalled_in_loading)
-    assert script.wait() == [128 + signal.SIGTERM]
+    assert script.wait() == [STOPPED]
     assert "stopped by SIGTERM; all that was finished is saved; go on" in script.read_output()
     case.start(parent).finish()
     assert_same_run(only_folder(parent), case.whole)
@@ -238,7 +238,7 @@ def test_a_signal_while_it_validates(case, parent):
             loop.evaluate = signal_and_evaluate
 
     script = case.start(parent, signalled_in_validation)
-    assert script.wait() == [128 + signal.SIGTERM] * 2
+    assert script.wait() == [STOPPED] * 2
     state = torch.load(only_folder(parent) / "last.pt")
     assert (state["epoch"], state["epoch_so_far"]["step"]) == (0, case.steps)
     command = [*case.command(parent), "--workers", "0"]

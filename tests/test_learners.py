@@ -5,8 +5,16 @@ import json
 import numpy as np
 import pytest
 import torch
-from helpers import TINY_SEARCH, call_script, only_folder
-from test_resume import history_without_seconds
+from helpers import (
+    STOPPED,
+    TINY_SEARCH,
+    act_at_step,
+    ask_to_stop,
+    assert_same_tensors,
+    call_script,
+    history_without_seconds,
+    only_folder,
+)
 
 from runtime.settings import read_settings
 from search.learners import LEARNERS, ShuffledLearning
@@ -79,39 +87,19 @@ def test_a_resumed_state_goes_on_as_if_nothing_happened(name):
 
 
 def test_a_search_with_the_improved_learner_is_resumed_bit_for_bit(tmp_path, monkeypatch):
-    folders = []
-    for interrupted in (False, True):
-        parent = tmp_path / str(interrupted)
-        parent.mkdir()
-        arguments = [*TINY_SEARCH, "--learner", "shuffled", "--save", parent / "EXP"]
-        if interrupted:
-            with monkeypatch.context() as patch:
-                stop_after(3, patch)
-                assert call_script("train_search", arguments, patch) == 130
-            folder = only_folder(parent)
-            arguments = ["--resume", folder]
-        assert call_script("train_search", arguments, monkeypatch) == 0
-        folders.append(only_folder(parent))
-    whole, resumed = folders
+    arguments = [*TINY_SEARCH, "--learner", "shuffled", "--save"]
+    assert call_script("train_search", [*arguments, tmp_path / "whole" / "EXP"], monkeypatch) == 0
+    with act_at_step(40, ask_to_stop):  # a pair takes twelve
+        stopped = [*arguments, tmp_path / "stopped" / "EXP"]
+        assert call_script("train_search", stopped, monkeypatch) == STOPPED
+    whole, resumed = (only_folder(tmp_path / name) for name in ("whole", "stopped"))
+    assert len(history_without_seconds(resumed)) == 3
+    assert call_script("train_search", ["--resume", resumed], monkeypatch) == 0
     assert read_settings(resumed)["learner"] == "shuffled"
     assert history_without_seconds(resumed) == history_without_seconds(whole)
     assert (resumed / "population.json").read_text() == (whole / "population.json").read_text()
-    weights = [torch.load(folder / "weight_set.pt")["state_dict"] for folder in folders]
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-
-
-def stop_after(pairs, patch):
-    """Let the search be interrupted after so many pairs, its checkpoint written."""
-    from search.progress import SearchProgress
-
-    record_pair = SearchProgress.record_pair
-
-    def record_and_stop(progress, *args):
-        record_pair(progress, *args)
-        if len(progress._records) == pairs:
-            raise KeyboardInterrupt
-
-    patch.setattr(SearchProgress, "record_pair", record_and_stop)
+    weights = [torch.load(folder / "weight_set.pt")["state_dict"] for folder in (resumed, whole)]
+    assert_same_tensors(*weights)
 
 
 def test_an_unknown_learner(tmp_path, monkeypatch, capsys):

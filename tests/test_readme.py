@@ -8,14 +8,13 @@ import pickle
 import re
 import runpy
 import shlex
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import ROOT, TINY_IMAGENET, TINY_SEARCH, TINY_TRAINING, write_image_folder
+from helpers import ROOT, TINY_IMAGENET, TINY_SEARCH, TINY_TRAINING, free_port, write_image_folder
 from test_nasbench201 import ALL_CELLS, make_table, write_table
 from torchvision import datasets
 
@@ -260,9 +259,3 @@ def write_cifar(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (data / "cifar-100-python/meta").write_bytes(pickle.dumps(meta["meta"]))
     monkeypatch.setattr(datasets.CIFAR10, "_check_integrity", lambda self: True)
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("localhost", 0))
-        return listener.getsockname()[1]

@@ -8,27 +8,21 @@ import time
 
 import pytest
 from helpers import read_history
-from kill_harness import FORK
+from kill_harness import FORK, start_forks
 
 from runtime.errors import UserError
 from runtime.run_folder import RunFolder
-
-
-def in_another_process(work):
-    process = FORK.Process(target=work)
-    process.start()
-    return process
 
 
 def test_two_runs_of_the_same_second_get_different_folders(tmp_path, monkeypatch):
     monkeypatch.setattr("time.strftime", lambda pattern: "20261124-101010")
     all_here = FORK.Barrier(4)
 
-    def create():
+    def create(_):
         all_here.wait()
         RunFolder.create("search", str(tmp_path / "EXP"), {"process": os.getpid()}).close()
 
-    processes = [in_another_process(create) for _ in range(4)]
+    processes = start_forks(4, create)
     for process in processes:
         process.join()
         assert process.exitcode == 0
@@ -45,13 +39,13 @@ def test_a_folder_in_use_is_refused_until_its_process_is_killed(tmp_path):
     folder.close()
     orphan = FORK.Value("i", 0)
 
-    def run_with_a_worker():
+    def run_with_a_worker(_):
         RunFolder.reopen(str(folder.path))
         if child := os.fork():
             orphan.value = child
         time.sleep(60)
 
-    process = in_another_process(run_with_a_worker)
+    (process,) = start_forks(1, run_with_a_worker)
     while not orphan.value:
         time.sleep(0.01)
     with pytest.raises(UserError, match="another process is running in this folder"):
@@ -111,7 +105,7 @@ def test_a_log_that_cannot_be_written_is_one_warning(tmp_path, capsys):
 def test_the_log_goes_on_when_nobody_reads_the_output(tmp_path):
     """As after Ctrl-C on `train.py | tee`, which ends tee first."""
 
-    def log_into_a_closed_pipe():
+    def log_into_a_closed_pipe(_):
         reader, writer = os.pipe()
         os.close(reader)
         os.dup2(writer, 1)
@@ -120,7 +114,7 @@ def test_the_log_goes_on_when_nobody_reads_the_output(tmp_path):
             run.log.info("first")
             run.log.info("second")
 
-    process = in_another_process(log_into_a_closed_pipe)
+    (process,) = start_forks(1, log_into_a_closed_pipe)
     process.join()
     assert process.exitcode == 0
     (log,) = tmp_path.glob("*/log.txt")

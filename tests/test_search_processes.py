@@ -13,10 +13,10 @@ from helpers import (
     children_of,
     history_without_seconds,
     only_folder,
-    start_torchrun,
+    run_to_the_end,
+    start_script,
     wait_until,
 )
-from test_distributed import torchrun
 
 from runtime.errors import UserError
 from runtime.processes import Processes
@@ -30,17 +30,18 @@ def results(folder):
 
 
 def test_one_of_two_processes_killed_and_resumed_with_two_or_one(tmp_path, monkeypatch):
-    torchrun(2, "train_search", [*SEARCH, "--save", tmp_path / "whole" / "EXP"])
+    arguments = [*SEARCH, "--save", tmp_path / "whole" / "EXP"]
+    run_to_the_end("train_search", arguments, torchrun=2)
     whole = only_folder(tmp_path / "whole")
     killed = tmp_path / "killed"
-    process = start_torchrun(2, "train_search", [*SEARCH, "--save", killed / "EXP"])
+    process = start_script("train_search", [*SEARCH, "--save", killed / "EXP"], torchrun=2)
     wait_until(lambda: list(killed.glob("*/checkpoint.pt")), process)
     os.kill(children_of(process)[-1], signal.SIGKILL)
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == 1, output + errors
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, output
     alone = shutil.copytree(only_folder(killed), tmp_path / "alone")
 
-    torchrun(2, "train_search", ["--resume", only_folder(killed)])
+    run_to_the_end("train_search", ["--resume", only_folder(killed)], torchrun=2)
     assert results(only_folder(killed)) == results(whole)
     weight_sets = [torch.load(f / "weight_set.pt") for f in (only_folder(killed), whole)]
     assert_same_tensors(*(weight_set["state_dict"] for weight_set in weight_sets))
@@ -55,7 +56,8 @@ def test_one_of_two_processes_killed_and_resumed_with_two_or_one(tmp_path, monke
 
 
 def test_one_process_is_the_published_order(tmp_path, monkeypatch):
-    torchrun(1, "train_search", [*SEARCH, "--save", tmp_path / "launched" / "EXP"])
+    arguments = [*SEARCH, "--save", tmp_path / "launched" / "EXP"]
+    run_to_the_end("train_search", arguments, torchrun=1)
     arguments = [*SEARCH, "--save", tmp_path / "plain" / "EXP"]
     assert call_script("train_search", arguments, monkeypatch) == 0
     launched, plain = (only_folder(tmp_path / name) for name in ("launched", "plain"))

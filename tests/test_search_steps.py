@@ -6,7 +6,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import assert_same_tensors, call_script, history_without_seconds, only_folder
+from helpers import (
+    STOPPED,
+    act_at_step,
+    ask_to_stop,
+    assert_same_tensors,
+    call_script,
+    history_without_seconds,
+    only_folder,
+)
 from recording import images_of, numbered_images, numbers_in, recorded
 
 import train_search
@@ -27,11 +35,8 @@ class WatchedTrainer(CandidateTrainer):
     """Keeps of each turn what the weight set was before it, what was asked, and the outcome."""
 
     turns: list
-    stop_at: int
 
     def take_turn(self, genotype, recipe, seed):
-        if len(self.turns) == self.stop_at:
-            raise KeyboardInterrupt
         before = {name: tensor.clone() for name, tensor in self.supernet.state_dict().items()}
         with recorded() as record:
             outcome = super().take_turn(genotype, recipe, seed)
@@ -47,17 +52,15 @@ FLAGS = [
 ]  # fmt: skip
 
 
-def watched_search(flags, stop_at=-1):
+def watched_search(flags, expected_status=0):
     """A search on 40 images; returns its turns."""
     image_set = ImageSet(numbered_images(40), torch.arange(40) % 3, 3)
     turns = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(WatchedTrainer, "turns", turns, raising=False)
-        patch.setattr(WatchedTrainer, "stop_at", stop_at, raising=False)
         patch.setattr(data, "load_image_set", lambda *_: image_set)
         patch.setattr(candidate, "CandidateTrainer", WatchedTrainer)
-        status = call_script("train_search", flags, patch)
-    assert status == (130 if len(turns) == stop_at else 0)
+        assert call_script("train_search", flags, patch) == expected_status
     return turns
 
 
@@ -136,7 +139,8 @@ def test_history_tells_the_outcomes_and_who_was_slow(small):
 
 
 def test_a_search_goes_on_in_the_middle_of_a_generation_as_if_nothing_had_happened(small, tmp_path):
-    turns = watched_search([*FLAGS, "--save", tmp_path / "EXP"], stop_at=7)
+    with act_at_step(22, ask_to_stop):  # the first of the fourth pair's second turn
+        turns = watched_search([*FLAGS, "--save", tmp_path / "EXP"], STOPPED)
     assert len(turns) == 7
     folder = only_folder(tmp_path)
     rest = watched_search(["--resume", folder])

@@ -3,6 +3,7 @@
 import math
 import re
 import shlex
+import signal
 import sys
 
 import pytest
@@ -14,10 +15,10 @@ from helpers import (
     write_image_folder,
     write_small_set,
 )
+from kill_harness import FileWatch, Moment, Script
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from report import page, run
-from runtime import checkpoint
+from report import page
 
 SEARCH = ["--pop_size", "4", "--epochs", "2"]
 
@@ -83,33 +84,24 @@ def assert_equals_search(folder, generations):
             assert math.isclose(sum(values[step][1] for values in shares), 100, rel_tol=1e-5)
 
 
-class Stopped(BaseException):
-    """Stands for a kill, which nothing in the scripts can catch."""
+def kill_before_second_save(script, arguments, checkpoint, parent):
+    """Kill a run as it begins to write its checkpoint for the second time.
+
+    Returns its folder, and what it printed.
+    """
+    moment = Moment("open", f"{checkpoint}.*.tmp", 2)
+    arguments = [*arguments, "--save", parent / "EXP"]
+    run = Script(script, arguments, parent, prepare=FileWatch(parent, moment))
+    assert run.wait() == [-signal.SIGKILL]
+    return only_folder(parent), run.read_output()
 
 
-def stop_at_save(monkeypatch, name, count):
-    """Stop the run as it is about to write the checkpoint `name` for the `count`-th time."""
-    saved = []
-
-    def save(content, path, keep_previous=False):
-        saved.append(path.name)
-        if path.name == name and saved.count(name) == count:
-            raise Stopped
-        checkpoint.save_checkpoint(content, path, keep_previous)
-
-    monkeypatch.setattr(run, "save_checkpoint", save)
-
-
-def test_a_search_stopped_before_its_checkpoint_has_no_step_twice(
-    small_set, tmp_path, monkeypatch, capsys
-):
-    arguments = [*small_set, *SEARCH, "--save", tmp_path / "EXP"]
-    stop_at_save(monkeypatch, "checkpoint.pt", 2)
-    with pytest.raises(Stopped):
-        call_script("train_search", arguments, monkeypatch)
-    folder = only_folder(tmp_path)
+def test_a_search_killed_before_its_checkpoint_has_no_step_twice(small_set, tmp_path, monkeypatch):
+    folder, output = kill_before_second_save(
+        "train_search", [*small_set, *SEARCH], "checkpoint.pt", tmp_path / "runs"
+    )
     # The command that shows the curves is printed at the start.
-    line = capsys.readouterr().out.splitlines()[0]
+    line = output.splitlines()[0]
     command = shlex.split(re.search(r"TensorBoard: (.*)", line)[1])
     assert command[1:] == ["-m", "tensorboard.main", "--logdir", str(folder)]
     assert sys.executable.endswith(command[0])
@@ -119,14 +111,12 @@ def test_a_search_stopped_before_its_checkpoint_has_no_step_twice(
     assert_equals_search(folder, 2)
 
 
-def test_a_training_stopped_before_its_checkpoint_has_no_step_twice(
+def test_a_training_killed_before_its_checkpoint_has_no_step_twice(
     small_set, tmp_path, monkeypatch
 ):
-    arguments = [*small_set, *TRAINING, "--save", tmp_path / "EXP"]
-    stop_at_save(monkeypatch, "last.pt", 2)
-    with pytest.raises(Stopped):
-        call_script("train", arguments, monkeypatch)
-    folder = only_folder(tmp_path)
+    folder, _ = kill_before_second_save(
+        "train", [*small_set, *TRAINING], "last.pt", tmp_path / "runs"
+    )
     assert [step for step, _ in scalars(folder)["learning_rate"]] == [1, 2]
     assert call_script("train", ["--resume", folder], monkeypatch) == 0
     assert_equals_training(folder, 3)

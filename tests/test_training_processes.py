@@ -1,11 +1,10 @@
 """Training and evaluation in two processes (gloo, CPU), against both parts in one."""
 
 import copy
-import os
-import socket
 
 import pytest
 import torch
+from kill_harness import start_forks
 from plain_training import PlainSGD, gradients_of
 from test_evaluation_recipe import counted_by_hand
 from test_training_recipe import random_batches, trainer_of
@@ -30,11 +29,8 @@ def new_network():
     return NetworkCIFAR(2, 5, 3, True, RelativeNAS).double()
 
 
-def train_and_evaluate(rank, port, folder):
+def train_and_evaluate(rank, folder):
     """One of the processes: two steps, an evaluation, and what came of them in a file."""
-    torch.set_num_threads(1)
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
-    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
     processes = Processes(CPU)
     training, validation = parts()[rank]
     network = new_network()
@@ -50,10 +46,9 @@ def train_and_evaluate(rank, port, folder):
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(train_and_evaluate, (port, folder), nprocs=2)
+    for process in start_forks(2, lambda rank: train_and_evaluate(rank, folder)):
+        process.join()
+        assert process.exitcode == 0
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 
