@@ -67,9 +67,20 @@ def test_a_missing_field_is_named(field):
         genotype_from_dict(content)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "__import__('os')", "[" * 100_000, "\xff"])
-def test_a_file_that_is_no_genotype_is_refused(text, tmp_path):
-    path = tmp_path / "genotype.json"
-    path.write_bytes(text.encode("latin-1"))
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[" * 100_000, " " * (2 << 20), "\xff", "Genotype(normal=[], reduce=[])",
+     "__import__('os').mkdir('owned')"],
+)  # fmt: skip
+def test_a_genotype_file_is_data(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "genotype.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=r"genotype\.json: not a JSON file"):
+        load_genotype("genotype.json")
+    assert not (tmp_path / "owned").exists()
+
+
+def test_a_file_of_something_else_is_refused(tmp_path):
+    (tmp_path / "genotype.json").write_text("[]")
     with pytest.raises(UserError, match=r"genotype\.json"):
-        load_genotype(path)
+        load_genotype(tmp_path / "genotype.json")
