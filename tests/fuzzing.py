@@ -7,7 +7,7 @@ An error that the parser's documentation does not name ends it with a traceback.
 import io
 import json
 import multiprocessing
-import pickle
+import pickletools
 import resource
 import struct
 import sys
@@ -171,7 +171,7 @@ def checkpoint_inputs() -> st.SearchStrategy[bytes]:
     def with_pickle(changed: bytes, compressed: bool) -> bytes:
         return zipped({"data.pkl": changed, **records}, compressed)
 
-    opcodes = st.sampled_from([bytes([code]) for code in pickle._Unpickler.dispatch])
+    opcodes = st.sampled_from([opcode.code.encode("latin-1") for opcode in pickletools.opcodes])
     nonsense = st.lists(opcodes | st.binary(max_size=6), max_size=30).map(b"".join)
     pickles = edited(pickled) | nonsense.map(lambda rest: b"\x80\x02" + rest)
     return (

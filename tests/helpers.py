@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.hooks import RemovableHandle
 
@@ -171,6 +171,12 @@ def assert_same_tensors(first: dict[str, Tensor], second: dict[str, Tensor]) -> 
     assert first.keys() == second.keys()
     for name in first:
         assert torch.equal(first[name], second[name]), name
+
+
+def operations_of(cell: nn.Module) -> nn.ModuleList:
+    """A cell's operations, or a search cell's candidate operations: the one list it has."""
+    (operations,) = (part for part in cell.children() if isinstance(part, nn.ModuleList))
+    return operations
 
 
 def only_folder(parent: Path) -> Path:

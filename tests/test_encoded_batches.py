@@ -1,6 +1,7 @@
 """Batches of encoded images: what is drawn, in which order, and by whom."""
 
-import numpy as np
+import shutil
+
 import pytest
 import torch
 from helpers import write_image_folder, write_lmdb_set
@@ -81,13 +82,16 @@ def test_lmdb_and_folder_give_the_same_batches(data, images):
 
 
 def test_half_of_the_images_are_mirrored_and_colours_change(tmp_path):
-    write_image_folder(tmp_path, {"train": {"a": 1}}, 16)
-    images = open_images(tmp_path, "train")
+    write_image_folder(tmp_path / "one", {"train": {"a": 1}}, 16)
+    (tmp_path / "many" / "train" / "a").mkdir(parents=True)
+    for number in range(200):
+        copy = tmp_path / "many" / "train" / "a" / f"{number}.png"
+        shutil.copy(tmp_path / "one" / "train" / "a" / "0.png", copy)
+    one, images = (open_images(tmp_path / name, "train") for name in ("one", "many"))
     whole = {"crop_scale": (1.0, 1.0)}
-    (original,) = (batch[0] for batch in evaluation_batches(images, loading()))
+    (original,) = (batch[0] for batch in evaluation_batches(one, loading()))
     mirrored = 0
     assert loading().batching.steps(1) == 0  # one image is too few for batch norm
-    images._keys, images._labels = np.repeat(images._keys, 200), np.repeat(images._labels, 200)
     plain, _ = joined(training_batches(images, loading(jitter=(0, 0, 0, 0), **whole), 1))
     for image in plain:
         # An image is 16×16 whole, or a little less of it if its shape was drawn otherwise.

@@ -25,15 +25,13 @@ from helpers import (
     start_script,
     wait_until,
     write_image_folder,
-    write_lmdb_set,
 )
 from PIL import Image
 
 from dataset import img2lmdb
-from dataset.encoded_images import check_same_labels, open_images
+from dataset.encoded_images import open_images
 from dataset.image_list import read_list, write_list
 from dataset.lmdb_set import decode_value, encode_value
-from runtime.errors import UserError
 
 
 def contents(folder):
@@ -341,12 +339,3 @@ def test_data_scripts_run_from_anywhere(tmp_path):
     command = [sys.executable, ROOT / "dataset" / "mk_img_list.py", "--image_path", "images"]
     subprocess.run([*command, "--output_path", "lists"], cwd=tmp_path, check=True)
     assert Path(tmp_path / "lists" / "train_datalist.txt").read_text() == "a/0.png\n"
-
-
-def test_splits_that_number_their_classes_differently(tmp_path):
-    data = write_lmdb_set(tmp_path, {"train": {"a": 2, "b": 2}, "val": {"a": 1, "b": 1}})
-    with lmdb.open(str(data / "val")) as environment, environment.begin(write=True) as t:
-        for key, label in ((b"a/0.JPEG", 1), (b"b/0.JPEG", 0)):
-            t.put(key, encode_value(decode_value(t.get(key))[0], label))
-    with pytest.raises(UserError, match="label of class b is 0, but 1 in"):
-        check_same_labels(open_images(data, "train"), open_images(data, "val"))

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from helpers import operations_of
 
 from dataset.augmentation import Augmentation
 from dataset.batching import Batching
@@ -74,7 +75,7 @@ def test_a_candidate_computes_what_the_network_from_scratch_does(genotype):
             weights[name] = tensor
     for number, active in enumerate(arch_info):
         for position, index in enumerate(active):
-            operation = supernet.cells[number]._ops[index]
+            operation = operations_of(supernet.cells[number])[index]
             weights |= operation.state_dict(prefix=f"cells.{number}._ops.{position}.")
     network.load_state_dict(weights)
     images = torch.randn(2, 3, 12, 12)

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from helpers import assert_one_line, call_script, only_folder, write_image_folder
+from helpers import act_at_step, assert_one_line, call_script, only_folder, write_image_folder
 
 from dataset import image_batches
 from search import candidate
@@ -98,20 +98,20 @@ def test_in_the_first_epoch_there_is_no_good_checkpoint(tiny, tmp_path, monkeypa
 def test_weights_ruined_by_the_last_step_are_not_saved(
     layer, expected, tiny, tmp_path, monkeypatch, capsys
 ):
-    true_step = loop.Trainer._step
-    steps = 0
+    true_build, networks = loop.build_network, []
 
-    def ruining(self, images, labels):
-        nonlocal steps
-        result = true_step(self, images, labels)
-        steps += 1
-        if steps == 2 * STEPS:
-            with torch.no_grad():
-                self.network.get_submodule(layer).bias[0] = math.nan
-        return result
+    def kept_network(description):
+        networks.append(true_build(description))
+        return networks[0]
 
-    monkeypatch.setattr(loop.Trainer, "_step", ruining)
-    status = call_script("train", [*tiny, "--epochs", "3", "--save", tmp_path / "EXP"], monkeypatch)
+    def ruin():
+        with torch.no_grad():
+            networks[0].get_submodule(layer).bias[0] = math.nan
+
+    monkeypatch.setattr(loop, "build_network", kept_network)
+    arguments = [*tiny, "--epochs", "3", "--save", tmp_path / "EXP"]
+    with act_at_step(2 * STEPS, ruin):
+        status = call_script("train", arguments, monkeypatch)
     folder = only_folder(tmp_path)
     assert_one_line(status, capsys, expected, "epoch 2", f"{folder}/last.pt, of epoch 1")
     assert torch.load(folder / "last.pt")["epoch"] == 1

@@ -125,6 +125,13 @@ def test_the_final_population_is_validated_with_the_final_weights(small):
         assert member["loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-4)
         correct = (logits.argmax(dim=1) == labels).sum().item()
         assert member["accuracy"] == pytest.approx(100 * correct / 20)
+    best = min(population, key=lambda member: member["loss"])
+    assert json.loads((small.folder / "genotype.json").read_text()) == best["genotype"]
+
+
+def as_read(genotype):
+    """A genotype as JSON gives it back, with lists for pairs."""
+    return Genotype(**json.loads(json.dumps(genotype._asdict())))
 
 
 def test_history_tells_the_outcomes_and_who_was_slow(small):
@@ -136,6 +143,11 @@ def test_history_tells_the_outcomes_and_who_was_slow(small):
         assert record["losses"] == losses
         assert record["accuracies"] == [outcome.accuracy for outcome in outcomes]
         assert record["slow"] == record["members"][losses.index(max(losses))]
+        genotypes = [Genotype(**content) for content in record["genotypes"]]
+        assert genotypes == [as_read(outcome.genotype) for outcome in outcomes]
+    for pair_records in (records[:2], records[2:]):
+        members = [member for record in pair_records for member in record["members"]]
+        assert sorted(members) == [0, 1, 2, 3]
 
 
 def test_a_search_goes_on_in_the_middle_of_a_generation_as_if_nothing_had_happened(small, tmp_path):
@@ -167,4 +179,5 @@ def test_the_best_is_the_one_with_the_lowest_loss(tmp_path):
     train_search.write_results(args, run, population, {"weight": torch.zeros(1)})
     folder.close()
     found = json.loads((folder.path / "genotype.json").read_text())
-    assert found["normal"] == [list(pair) for pair in DARTS_V2.normal]
+    assert Genotype(**found) == as_read(DARTS_V2)
+    assert json.loads((folder.path / "population.json").read_text())[2]["genotype"] == found
