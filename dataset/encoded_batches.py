@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 import torch
 from torch import Generator, Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from dataset.augmentation import color_jitter, flip, normalize
 from dataset.batching import Batching
@@ -26,7 +26,7 @@ from dataset.decoding import (
 )
 from dataset.encoded_images import EncodedImages
 from dataset.image_set import Statistics
-from dataset.workers import leave_signals_to_the_parent, watched
+from dataset.workers import watched_loader
 from runtime.errors import UserError
 from utils import derive_seed
 
@@ -212,16 +212,14 @@ def _load(
     device = loading.batching.device
     if loading.workers:
         decoded.images.close()  # each worker opens its own
-    loader = DataLoader(
+    items = watched_loader(
         decoded,
-        batch_size=None,
+        loading.workers,
         sampler=range(first, len(decoded)),
-        num_workers=loading.workers,
         pin_memory=device.type == "cuda",
-        worker_init_fn=leave_signals_to_the_parent,
         generator=Generator(),  # else it would draw from the one that drop path draws from
     )
-    for batch in watched(loader):
+    for batch in items:
         if isinstance(batch, UserError):
             raise batch
         pixels, labels = (tensor.to(device, non_blocking=True) for tensor in batch)
