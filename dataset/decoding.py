@@ -1,7 +1,9 @@
 """Decoding a part of an encoded image straight to the size that the network takes."""
 
 import io
+import logging
 import math
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 MAX_IMAGE_PIXELS = 89_478_485
 """Larger images are refused: this many pixels take 256 MiB in RGB. Pillow's own limit."""
@@ -19,6 +21,20 @@ UNREADABLE = (
     OSError, ValueError, SyntaxError, NotImplementedError, Image.DecompressionBombError
 )  # fmt: skip
 """What Pillow raises for a file that is not an image, or a damaged one."""
+
+PILLOW_MODULES = re.compile(r"PIL\.")
+
+UNSIGNED_16_BITS = ("PNG", "TIFF", "JPEG2000", "PPM")
+"""Formats whose grey pixels of 16 bits, in one of Pillow's modes I;16, go from 0 to 65535."""
+
+UNSIGNED_16_BITS_IN_I = ("PNG", "PPM")
+"""Formats whose pixels in Pillow's mode I do."""
+
+BITS_PER_SAMPLE, PHOTOMETRIC_INTERPRETATION = 258, 262
+"""Tags of TIFF files."""
+
+WHITE_IS_ZERO = 0
+"""A photometric interpretation."""
 
 CROP_RATIO = (3 / 4, 4 / 3)
 """Smallest and largest width over height of a random crop."""
@@ -56,9 +72,11 @@ def open_image(source: Path | BinaryIO) -> Image.Image:
     Raises:
         UNREADABLE: it is none that Pillow reads, or larger than `MAX_IMAGE_PIXELS`.
     """
-    # Pillow only warns of what is refused here.
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-    image = Image.open(source)
+    _silence_pillow()
+    try:
+        image = Image.open(source)
+    except UnidentifiedImageError:  # its text has the source's address in memory
+        raise UnidentifiedImageError("no image format that is known") from None
     try:
         check_image_size(*image.size)
         if image.format == "EPS":  # it would be given to Ghostscript, which runs it
@@ -67,6 +85,17 @@ def open_image(source: Path | BinaryIO) -> Image.Image:
         image.close()
         raise
     return image
+
+
+def _silence_pillow() -> None:
+    """Let Pillow not warn: what is wrong with pixels is raised here, and EXIF data is not used.
+
+    Its warnings name no file. They are not caught around each image, for that is no matter of one
+    thread alone.
+    """
+    if not any(item[0] == "ignore" and item[3] == PILLOW_MODULES for item in warnings.filters):
+        warnings.filterwarnings("ignore", module=PILLOW_MODULES.pattern)
+        logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
 def check_image_size(width: int, height: int) -> None:
@@ -80,10 +109,51 @@ def check_image_size(width: int, height: int) -> None:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The image in RGB; a palette with transparency by way of RGBA, as Pillow advises."""
+    """The image in RGB, 8 bits a channel.
+
+    Raises:
+        UNREADABLE: as `grey_or_rgb`.
+    """
+    return grey_or_rgb(image).convert("RGB")
+
+
+def grey_or_rgb(image: Image.Image) -> Image.Image:
+    """The image, decoded, in 8 bits: in L if it is that or grey of up to 16 bits, else in RGB.
+
+    A palette with transparency goes by way of RGBA, as Pillow advises.
+
+    Raises:
+        UNREADABLE: it is damaged, or its values have no known range (32 bits, signed numbers,
+            floats).
+    """
+    image.load()
+    if image.mode in ("L", "RGB"):
+        return image
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _grey_in_8_bits(image)
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("RGB")
+
+
+def _grey_in_8_bits(image: Image.Image) -> Image.Image:
+    # Pillow's own conversion cuts all values off at 255. It gives 16 bits in mode I where it once
+    # had no other mode, and only for formats that cannot hold more.
+    known = UNSIGNED_16_BITS if image.mode.startswith("I;16") else UNSIGNED_16_BITS_IN_I
+    if image.format not in known:
+        raise ValueError(
+            f"its pixels ({image.format}, mode {image.mode}) have no known range; save it with 8 "
+            "or 16 bits a pixel"
+        )
+    largest = 0xFFFF
+    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    if BITS_PER_SAMPLE in tags:
+        largest = (1 << tags[BITS_PER_SAMPLE][0]) - 1
+    values = np.asarray(image).astype(np.uint32)
+    pixels = ((values * 255 + largest // 2) // largest).clip(max=255).astype(np.uint8)
+    if tags.get(PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO:
+        pixels = 255 - pixels
+    return Image.fromarray(pixels)
 
 
 def decode_crop(encoded: bytes, crop: Crop, image_size: int, reduced: bool) -> np.ndarray:
@@ -122,8 +192,7 @@ def decode_part(
             divisor = 1
     image.load()
     # Grey images stay grey until they are small.
-    decoded = image if image.mode == "L" else to_rgb(image)
-    return decoded, Box(*(side / divisor for side in box))
+    return grey_or_rgb(image), Box(*(side / divisor for side in box))
 
 
 def resize_part(image: Image.Image, box: Box, image_size: int) -> np.ndarray:

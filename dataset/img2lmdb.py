@@ -20,7 +20,7 @@ if __name__ == "__main__":  # run as dataset/img2lmdb.py: the root is not on the
 import lmdb
 from PIL import Image
 
-from dataset.decoding import UNREADABLE, check_image_size, decoding_pool, open_image, to_rgb
+from dataset.decoding import UNREADABLE, check_image_size, decoding_pool, grey_or_rgb, open_image
 from dataset.image_list import SPLITS, labels_in, labels_of_keys, list_file, read_list, write_list
 from dataset.lmdb_set import MAX_LABEL, decode_value, encode_value, is_lmdb, keys_in, open_to_read
 from runtime.arguments import ArgumentParser, positive_int
@@ -187,14 +187,14 @@ def _load(root: Path, key: str, image_size: int | None) -> tuple[str, bytes, str
         ) from None
     try:
         with open_image(io.BytesIO(encoded)) as image:
-            image.load()
-            return key, encoded if image_size is None else _resized(image, image_size), None
+            readable = grey_or_rgb(image)
+            return key, encoded if image_size is None else _resized(readable, image_size), None
     except UNREADABLE as error:
         return key, b"", str(error)
 
 
 def _resized(image: Image.Image, image_size: int) -> bytes:
-    """A JPEG of the image, its shorter side `image_size` pixels.
+    """A JPEG of the image, in L or RGB, its shorter side `image_size` pixels.
 
     Raises:
         ValueError: it would be larger than images may be.
@@ -202,9 +202,8 @@ def _resized(image: Image.Image, image_size: int) -> bytes:
     scale = image_size / min(image.size)
     size = tuple(max(1, round(side * scale)) for side in image.size)
     check_image_size(*size)
-    kept = image if image.mode == "L" else to_rgb(image)
     file = io.BytesIO()
-    kept.resize(size, Image.Resampling.BILINEAR).save(file, "JPEG", quality=QUALITY)
+    image.resize(size, Image.Resampling.BILINEAR).save(file, "JPEG", quality=QUALITY)
     return file.getvalue()
 
 
