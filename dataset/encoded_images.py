@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.image_folder import class_folders
-from dataset.image_list import class_labels, class_of, labels_of_keys, list_images
+from dataset.class_folders import class_folders, image_file, list_images
+from dataset.image_list import class_labels, class_of, labels_of_keys
 from dataset.lmdb_set import LmdbImages, is_lmdb
 from runtime.errors import UserError
 
@@ -27,7 +27,7 @@ class FolderImages:
         self.folder = data_path / split
         keys = list_images(self.folder)
         train = data_path / "train"
-        labels = class_labels(class_folders(train if train.is_dir() else self.folder))
+        labels = class_labels(class_folders(train if os.path.lexists(train) else self.folder))
         self.num_classes = num_classes or len(labels)
         if self.num_classes < len(labels):
             raise UserError(
@@ -35,6 +35,7 @@ class FolderImages:
                 "labels are beyond the class count; leave --num_classes out"
             )
         self._labels = np.array(labels_of_keys(keys, labels, str(self.folder)))
+        self._file = image_file(self.folder)
         self._keys = np.array([os.fsencode(key) for key in keys])
 
     def __len__(self) -> int:
@@ -46,7 +47,7 @@ class FolderImages:
 
     def name(self, index: int) -> str:
         """What to call the image when something is wrong with it."""
-        return str(self.folder / self.key(index))
+        return str(self._file(self.key(index)))
 
     def read(self, index: int) -> tuple[bytes, int]:
         """The image file's bytes and the label.
@@ -55,7 +56,7 @@ class FolderImages:
             UserError: the file cannot be read; names it.
         """
         try:
-            image = (self.folder / self.key(index)).read_bytes()
+            image = self._file(self.key(index)).read_bytes()
         except OSError as error:
             raise UserError(f"{self.name(index)}: {error.strerror}") from None
         return image, int(self._labels[index])
@@ -78,7 +79,7 @@ def open_images(data_path: str, split: str, num_classes: int | None = None) -> E
         return LmdbImages(Path(data_path), split, num_classes)
     if not folder.is_dir():
         raise UserError(f"--data_path {data_path}: has no folder {split}/")
-    if not any(entry.is_dir() for entry in folder.iterdir()):
+    if not any(entry.is_dir() or entry.is_symlink() for entry in folder.iterdir()):
         raise UserError(
             f"--data_path {data_path}: {split}/ is neither an LMDB (it has no data.mdb) nor a "
             "folder of class folders"

@@ -1,7 +1,6 @@
-"""Folders of images: `split/class/file`, decoded in parallel into one tensor."""
+"""Folders of images, as `dataset/class_folders.py` finds them, decoded into one tensor."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from dataset.class_folders import class_and_name, class_folders, has_labels, image_file, list_images
 from dataset.decoding import UNREADABLE, decoding_pool, open_image, to_rgb
 from runtime.errors import UserError
 from runtime.progress import progress_bar
@@ -30,12 +30,13 @@ def load_image_folder(root: Path, split: str, image_size: int) -> tuple[Tensor, 
         A label is the position in the sorted list of class folders.
 
     Raises:
-        UserError: a split is missing or has no images, the classes of the two differ, or an image
-            cannot be read; names it.
+        UserError: a split is missing or a class of it has no images, the classes of the two
+            differ, or an image cannot be read; names it.
     """
     folders = {"train": root / "train", "test": _test_folder(root)}
-    if split == "test" and not folders["train"].exists():
+    if split == "test" and not os.path.lexists(folders["train"]):
         del folders["train"]  # a trained network is tested; nothing to compare the classes with
+    keys = list_images(folders[split])
     classes = {name: class_folders(folder) for name, folder in folders.items()}
     differing = sorted(set(classes.get("train", classes["test"])) ^ set(classes["test"]))
     if differing:
@@ -43,14 +44,9 @@ def load_image_folder(root: Path, split: str, image_size: int) -> tuple[Tensor, 
             f"--data {root}: the classes of {folders['train'].name}/ and {folders['test'].name}/ "
             f"differ; only one of them has {', '.join(differing[:5])}"
         )
-    files = []
-    labels = []
-    for label, name in enumerate(classes[split]):
-        for file in image_files(folders[split] / name):
-            files.append(file)
-            labels.append(label)
-    if not files:
-        raise UserError(f"--data {root}: no images in {folders[split]}/<class>/")
+    files = list(map(image_file(folders[split]), keys))
+    label_of = {name: label for label, name in enumerate(classes[split])}
+    labels = [label_of[class_and_name(key)[0]] for key in keys]
     images = np.empty((len(files), image_size, image_size, 3), dtype=np.uint8)
     with decoding_pool(os.cpu_count()) as pool:
         decoded = pool.map(lambda file: decode_image(file, image_size), files)
@@ -60,25 +56,6 @@ def load_image_folder(root: Path, split: str, image_size: int) -> tuple[Tensor, 
             images[index] = image
     tensor = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
     return tensor, torch.tensor(labels), classes[split]
-
-
-def class_folders(folder: Path) -> list[str]:
-    """The sorted names of the class folders in a split's `folder`.
-
-    Raises:
-        UserError: it is not a folder or has no class folders.
-    """
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder; it should hold one folder for a class")
-    names = sorted(entry.name for entry in folder.iterdir() if _is_visible_folder(entry))
-    if not names:
-        raise UserError(f"{folder} has no class folders; its images go into {folder}/<class>/")
-    return names
-
-
-def image_files(folder: Path) -> Iterator[Path]:
-    """The files of a class folder in sorted order, hidden ones aside."""
-    return iter(sorted(file for file in folder.iterdir() if file.is_file() and file.name[0] != "."))
 
 
 def decode_image(file: Path, image_size: int) -> np.ndarray:
@@ -98,11 +75,7 @@ def decode_image(file: Path, image_size: int) -> np.ndarray:
 
 
 def _test_folder(root: Path) -> Path:
-    for name in TEST_FOLDERS:
-        if (root / name).is_dir():
-            return root / name
-    return root / TEST_FOLDERS[0]
-
-
-def _is_visible_folder(entry: Path) -> bool:
-    return entry.is_dir() and entry.name[0] != "."
+    folders = [root / name for name in TEST_FOLDERS]
+    present = [folder for folder in folders if folder.is_dir() or folder.is_symlink()]
+    labelled = [folder for folder in present if has_labels(folder)]
+    return [*labelled, *present, *folders][0]

@@ -4,21 +4,17 @@ Such a line is also the image's key in an LMDB. An image's label is the position
 the sorted list of the training images' classes.
 """
 
-import os
+import sys
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from dataset.image_folder import class_folders
+from dataset.class_folders import class_and_name
 from runtime.atomic_file import write_whole_file
 from runtime.errors import UserError
-from runtime.progress import progress_bar
 
 SPLITS = ("train", "val")
-
-IMAGE_SUFFIXES = (
-    ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"
-)  # fmt: skip
 
 MAX_KEY_BYTES = 511
 """LMDB's own limit."""
@@ -29,22 +25,6 @@ def list_file(folder: str | Path, split: str) -> Path:
     return Path(folder) / f"{split}_datalist.txt"
 
 
-def list_images(folder: Path) -> list[str]:
-    """`<class>/<name>` of the image files in a split's `folder`, sorted by class, then name.
-
-    Raises:
-        UserError: there are no class folders, or one has no images; names it.
-    """
-    keys = []
-    for name in progress_bar(class_folders(folder), f"listing {folder.name}", "classes"):
-        with os.scandir(folder / name) as entries:
-            files = sorted(entry.name for entry in entries if _is_image(entry))
-        if not files:
-            raise UserError(f"{folder / name}: no images in it; put some there, or remove it")
-        keys += [f"{name}/{file}" for file in files]
-    return keys
-
-
 def read_list(path: Path) -> list[str]:
     """The keys in a list file.
 
@@ -53,14 +33,15 @@ def read_list(path: Path) -> list[str]:
             names it.
     """
     try:
-        keys = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
         raise UserError(
             f"list {path}: {error.strerror}; dataset/mk_img_list.py writes it"
         ) from None
     except UnicodeDecodeError:
         raise UserError(f"list {path}: not a text file") from None
-    keys = [key.strip() for key in keys if key.strip()]
+    # Spaces at either end belong to the names of the class and of the file.
+    keys = [line.removesuffix("\r") for line in lines if line.strip()]
     if not keys:
         raise UserError(f"list {path}: no images in it")
     for key in keys:
@@ -100,8 +81,11 @@ def check_key(key: str, place: str) -> None:
     Raises:
         UserError: names `key` and the `place` it was found in.
     """
-    if not key.isascii() or not key.isprintable() or len(key) > MAX_KEY_BYTES:
-        reason = f"a key is printable ASCII of at most {MAX_KEY_BYTES} characters"
+    if not all(map(_is_plain, key)) or len(key.encode()) > MAX_KEY_BYTES:
+        reason = (
+            f"a key is printable text of at most {MAX_KEY_BYTES} bytes in UTF-8 (rename the file "
+            "or its folder)"
+        )
     elif key.startswith("/") or ".." in key.split("/"):
         reason = "a key stays within the image folder"
     elif "/" not in key:
@@ -111,9 +95,24 @@ def check_key(key: str, place: str) -> None:
     raise UserError(f"{place}: {key[:100]!r} cannot be a key; {reason}")
 
 
+def note_keys_beyond_ascii(keys: Iterable[str]) -> None:
+    """Say on stderr that there are some: keys are UTF-8, but not all readers take that."""
+    beyond = [key for key in keys if not key.isascii()]
+    if beyond:
+        print(
+            f"note: {len(beyond)} of the keys not ASCII, such as {beyond[0]!a}; they are kept and "
+            "read in UTF-8, which the original RelativeNAS does not do",
+            file=sys.stderr,
+        )
+
+
+def _is_plain(character: str) -> bool:
+    return character.isprintable() or unicodedata.category(character) == "Zs"
+
+
 def class_of(key: str) -> str:
     """The class of the image `key`."""
-    return key.rpartition("/")[0]
+    return class_and_name(key)[0]
 
 
 def class_labels(classes: Iterable[str]) -> dict[str, int]:
@@ -145,8 +144,3 @@ def labels_of_keys(keys: Sequence[str], labels: dict[str, int], place: str) -> l
                 "images; remove it, or add the class to the training images"
             )
     return [labels[class_of(key)] for key in keys]
-
-
-def _is_image(entry: os.DirEntry) -> bool:
-    name = entry.name
-    return name[0] != "." and name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file()

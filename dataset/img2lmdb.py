@@ -7,10 +7,11 @@ half-way and run again, it goes on where it was. The list of what the LMDB holds
 import hashlib
 import io
 import os
+import shutil
 import sys
 from argparse import Namespace
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,8 +21,17 @@ if __name__ == "__main__":  # run as dataset/img2lmdb.py: the root is not on the
 import lmdb
 from PIL import Image
 
+from dataset.class_folders import image_file
 from dataset.decoding import UNREADABLE, check_image_size, decoding_pool, grey_or_rgb, open_image
-from dataset.image_list import SPLITS, labels_in, labels_of_keys, list_file, read_list, write_list
+from dataset.image_list import (
+    SPLITS,
+    labels_in,
+    labels_of_keys,
+    list_file,
+    note_keys_beyond_ascii,
+    read_list,
+    write_list,
+)
 from dataset.lmdb_set import MAX_LABEL, decode_value, encode_value, is_lmdb, keys_in, open_to_read
 from runtime.arguments import ArgumentParser, positive_int
 from runtime.atomic_file import write_json
@@ -52,6 +62,7 @@ def write_lmdb(args: Namespace) -> None:
         raise UserError(f"list {source}: a label is at most {MAX_LABEL}; there are more classes")
     label_of = dict(zip(keys, labels, strict=True))
     _check_target(source, target, keys, args.skip_bad)
+    note_keys_beyond_ascii(keys)
     try:
         state = _begin(folder, label_of, args.image_size)
         was_complete = state["complete"]
@@ -65,9 +76,20 @@ def write_lmdb(args: Namespace) -> None:
         _report_skipped(Path(args.output_path) / f"{args.split}_skipped.txt", state["skipped"])
         write_json(folder / STATE_FILE, state | {"complete": True})
     except (OSError, lmdb.Error) as error:
-        raise UserError(f"{folder}: cannot be written or read ({error})") from None
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(
+            f"{folder}: cannot be written or read ({reason}), as when its disk is full "
+            f"({_free_space(folder)}); make room, and run this again: it goes on where it was"
+        ) from None
     done = "was complete already" if was_complete else "written"
     print(f"{folder}: {done}, {len(kept)} images, all read back")
+
+
+def _free_space(folder: Path) -> str:
+    try:
+        return f"{shutil.disk_usage(folder).free >> 20} MiB free"
+    except OSError as error:  # the folder could not even be made
+        return str(error.strerror)
 
 
 def _check_target(source: Path, target: Path, keys: list[str], skip_bad: bool) -> None:
@@ -135,22 +157,22 @@ def _write_missing(folder: Path, label_of: dict[str, int], args: Namespace) -> d
     """Write the images that the LMDB has not yet; returns those left out, each with the reason."""
     environment = lmdb.open(str(folder), map_size=INITIAL_MAP_BYTES, readahead=False)
     present = keys_in(environment)
-    remaining = [key for key in label_of if key.encode("ascii") not in present]
+    remaining = [key for key in label_of if key.encode() not in present]
     skipped = {}
     batch = []
-    root = Path(args.image_path) / args.split
+    file_of = image_file(Path(args.image_path) / args.split)
     with environment, decoding_pool(args.workers) as pool:
-        loaded = _load_ahead(pool, root, remaining, args.image_size)
+        loaded = _load_ahead(pool, file_of, remaining, args.image_size)
         for key, image, reason in progress_bar(
             loaded, f"writing {args.split}", "images", len(label_of), len(present)
         ):
             if reason is None:
-                batch.append((key.encode("ascii"), encode_value(image, label_of[key])))
+                batch.append((key.encode(), encode_value(image, label_of[key])))
             elif args.skip_bad:
                 skipped[key] = reason
             else:
                 raise UserError(
-                    f"{root / key}: cannot be decoded ({reason}); mend it, or leave such images "
+                    f"{file_of(key)}: cannot be decoded ({reason}); mend it, or leave such images "
                     "out with --skip_bad"
                 )
             if len(batch) == BATCH_SIZE:
@@ -161,30 +183,31 @@ def _write_missing(folder: Path, label_of: dict[str, int], args: Namespace) -> d
 
 
 def _load_ahead(
-    pool: ThreadPoolExecutor, root: Path, keys: Iterable[str], image_size: int | None
+    pool: ThreadPoolExecutor,
+    file_of: Callable[[str], Path],
+    keys: Iterable[str],
+    image_size: int | None,
 ) -> Iterator[tuple[str, bytes, str | None]]:
     """Each key's image in order, loaded by `pool`, a batch ahead at most."""
     pending: deque[Future] = deque()
     for key in keys:
-        pending.append(pool.submit(_load, root, key, image_size))
+        pending.append(pool.submit(_load, file_of(key), key, image_size))
         if len(pending) == BATCH_SIZE:
             yield pending.popleft().result()
     while pending:
         yield pending.popleft().result()
 
 
-def _load(root: Path, key: str, image_size: int | None) -> tuple[str, bytes, str | None]:
+def _load(file: Path, key: str, image_size: int | None) -> tuple[str, bytes, str | None]:
     """The key, its image's bytes as they are stored, and why it cannot be decoded, or None.
 
     Raises:
         UserError: there is no such file.
     """
     try:
-        encoded = (root / key).read_bytes()
+        encoded = file.read_bytes()
     except OSError as error:
-        raise UserError(
-            f"{root / key}: {error.strerror}; check --image_path and the list"
-        ) from None
+        raise UserError(f"{file}: {error.strerror}; check --image_path and the list") from None
     try:
         with open_image(io.BytesIO(encoded)) as image:
             readable = grey_or_rgb(image)
@@ -227,7 +250,7 @@ def _read_back(folder: Path, label_of: dict[str, int]) -> None:
     """
     with open_to_read(folder) as environment, environment.begin(buffers=True) as transaction:
         for key, label in progress_bar(label_of.items(), "reading back", "images"):
-            value = transaction.get(key.encode("ascii"))
+            value = transaction.get(key.encode())
             try:
                 if value is None:
                     raise ValueError("it is missing")

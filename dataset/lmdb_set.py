@@ -89,7 +89,7 @@ class LmdbImages:
     def __init__(self, data_path: Path, split: str, num_classes: int | None = None) -> None:
         self.folder = data_path / split
         self.list = list_file(data_path, split)
-        keys = [key.encode("ascii") for key in read_list(self.list)]
+        keys = [key.encode() for key in read_list(self.list)]
         self.num_classes = num_classes or len(labels_in(data_path, split))
         self._environment: lmdb.Environment | None = None
         self._check_present(keys)
@@ -101,7 +101,7 @@ class LmdbImages:
 
     def key(self, index: int) -> str:
         """The image's key, `<class>/<name>`."""
-        return self._keys[index].decode("ascii")
+        return self._keys[index].decode()
 
     def name(self, index: int) -> str:
         """What to call the image when something is wrong with it."""
@@ -115,14 +115,13 @@ class LmdbImages:
         """
         if self._environment is None:
             self._environment = open_to_read(self.folder)
-        with self._environment.begin(buffers=True) as transaction:
-            value = transaction.get(self._keys[index])
-            try:
-                image, label = decode_value(value)
-            except ValueError as error:
-                raise UserError(
-                    f"{self.name(index)}: its value is damaged ({error}); write the LMDB anew"
-                ) from None
+        try:
+            with self._environment.begin(buffers=True) as transaction:
+                image, label = decode_value(transaction.get(self._keys[index]))
+        except (ValueError, lmdb.Error) as error:
+            raise UserError(
+                f"{self.name(index)}: its value is damaged ({error}); write the LMDB anew"
+            ) from None
         if label >= self.num_classes:
             raise UserError(
                 f"{self.name(index)}: label {label} is beyond the {self.num_classes} classes; "
@@ -147,11 +146,11 @@ class LmdbImages:
             raise UserError(f"{self.folder}: damaged ({error}); write the LMDB anew") from None
         finally:
             environment.close()
-        missing = [key.decode("ascii") for key in keys if key not in present]
+        missing = [key.decode() for key in keys if key not in present]
         if missing:
             raise UserError(
-                f"{self.list} names {missing[0]}, which is not in {self.folder} ({len(missing)} of "
-                f"{len(keys)} are not); use the list it was written from"
+                f"{self.list} names {missing[0]!r}, which is not in {self.folder} ({len(missing)} "
+                f"of {len(keys)} are not); use the list it was written from"
             )
 
 

@@ -1,5 +1,6 @@
 """Write the lists of the images in DIR/train/<class>/ and DIR/val/<class>/."""
 
+import os
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -7,13 +8,14 @@ from pathlib import Path
 if __name__ == "__main__":  # run as dataset/mk_img_list.py: the root is not on the path
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from dataset.class_folders import list_images
 from dataset.image_list import (
     SPLITS,
     class_labels,
     class_of,
     labels_of_keys,
     list_file,
-    list_images,
+    note_keys_beyond_ascii,
     write_list,
 )
 from runtime.arguments import ArgumentParser
@@ -23,13 +25,14 @@ from runtime.errors import UserError, run_script
 def write_lists(args: Namespace) -> None:
     """Write the list of each split that is there."""
     root = Path(args.image_path)
-    splits = [split for split in SPLITS if (root / split).is_dir()]
+    splits = [split for split in SPLITS if os.path.lexists(root / split)]
     if not splits:
         raise UserError(f"--image_path {root}: has neither a train/ nor a val/ folder")
     keys = {split: list_images(root / split) for split in splits}
     labels = class_labels(class_of(key) for key in keys[splits[0]])
     for split in splits:
         labels_of_keys(keys[split], labels, f"--image_path {root / split}")
+    note_keys_beyond_ascii(key for split in splits for key in keys[split])
     for split in splits:
         path = list_file(args.output_path, split)
         write_list(path, keys[split])

@@ -12,7 +12,7 @@ from runtime.errors import UserError
 
 @pytest.mark.parametrize(
     "key",
-    ["../a/0.jpg", "a/../../b", "/etc/passwd", "a/\0.jpg", "a/" + "x" * 600, "a/\u00fc.jpg",
+    ["../a/0.jpg", "a/../../b", "/etc/passwd", "a/\0.jpg", "a/" + "x" * 600, "a/" + "\u00fc" * 300,
      "a/\x1b[2J.jpg", "0.jpg", "a/..", "..", "x" * 1_000_000],
 )  # fmt: skip
 def test_a_key_that_leads_elsewhere_is_refused(key, tmp_path):

@@ -263,7 +263,7 @@ WRITING_MISTAKES = {
     "hidden outside": (lambda p: refused_key(p, "a/../../b"), ["'a/../../b'", "within"]),
     "absolute": (lambda p: refused_key(p, "/etc/passwd"), ["'/etc/passwd'", "within"]),
     "no class": (lambda p: refused_key(p, "0.JPEG"), ["'0.JPEG'", "<class>/<name>"]),
-    "not ASCII": (lambda p: refused_key(p, "a/ü.JPEG"), ["ASCII"]),
+    "not printable": (lambda p: refused_key(p, "a/\u200b.JPEG"), ["printable", "rename"]),
     "twice": (lambda p: refused_key(p, "a/0.JPEG"), ["a/0.JPEG", "more than once"]),
 }
 
@@ -339,3 +339,45 @@ def test_data_scripts_run_from_anywhere(tmp_path):
     command = [sys.executable, ROOT / "dataset" / "mk_img_list.py", "--image_path", "images"]
     subprocess.run([*command, "--output_path", "lists"], cwd=tmp_path, check=True)
     assert Path(tmp_path / "lists" / "train_datalist.txt").read_text() == "a/0.png\n"
+
+
+def test_keys_beyond_ascii_are_utf8_and_said_once(tmp_path, capsys):
+    images = tmp_path / "images"
+    write_image_folder(images, {"train": {"größe": 2, "犬": 1}}, 8, "JPEG")
+    arguments = ["--image_path", images, "--output_path", tmp_path]
+    call_data_script("mk_img_list", *arguments)
+    note = capsys.readouterr().err
+    assert note.count("\n") == 1 and "3 of the keys" in note and "original" in note
+    call_data_script("img2lmdb", *arguments, "--list_path", tmp_path, "--split", "train")
+    assert capsys.readouterr().err == note
+    read = open_images(tmp_path, "train")
+    assert [read.key(index) for index in range(3)] == ["größe/0.JPEG", "größe/1.JPEG", "犬/0.JPEG"]
+    assert [read.read(index)[1] for index in range(3)] == [0, 0, 1]
+    read.close()
+    assert "größe/0.JPEG".encode() in contents(tmp_path / "train")
+
+
+def test_spaces_at_the_ends_of_names_are_kept(tmp_path):
+    images = tmp_path / "images"
+    write_image_folder(images, {"train": {" a": 1, "b ": 1}}, 8, "JPEG")
+    (images / "train" / "b " / "0.JPEG").rename(images / "train" / "b " / "x.jpg ")
+    call_data_script("mk_img_list", "--image_path", images, "--output_path", tmp_path)
+    list_file = tmp_path / "train_datalist.txt"
+    assert read_list(list_file) == [" a/0.JPEG", "b /x.jpg "]
+    call_data_script(
+        "img2lmdb", "--image_path", images, "--list_path", tmp_path, "--output_path", tmp_path,
+        "--split", "train",
+    )  # fmt: skip
+    assert sorted(contents(tmp_path / "train")) == [b" a/0.JPEG", b"b /x.jpg "]
+    # As editors on Windows save it.
+    list_file.write_bytes(b"\xef\xbb\xbf a/0.JPEG\r\n\r\nb /x.jpg \r\n")
+    assert read_list(list_file) == [" a/0.JPEG", "b /x.jpg "]
+
+
+def test_a_full_disk_is_named(pictures, monkeypatch, capsys):
+    def fail(*_):
+        raise lmdb.DiskError("mdb_txn_commit: Input/output error")
+
+    monkeypatch.setattr(img2lmdb, "_commit", fail)
+    status = call_script("dataset.img2lmdb", arguments_of(pictures), monkeypatch)
+    assert_one_line(status, capsys, "disk is full", "MiB free", "make room", "Input/output error")
