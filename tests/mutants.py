@@ -1086,6 +1086,11 @@ no cutout in training from scratch
 """
 
 DATA = r"""
+dataset/class_folders.py | test_image_recipe
+labels in the order in which class folders were made
+- entries = sorted(scanned, key=lambda entry: entry.name)
++ entries = sorted(scanned, key=lambda entry: entry.stat().st_mtime_ns)
+
 dataset/augmentation.py | test_image_recipe
 no random crop
 -     if augmentation.crop_padding:
@@ -1253,12 +1258,6 @@ no filter in folders
 folder images squeezed, not cropped
 - ImageOps.fit(to_rgb(image), size, Image.Resampling.BILINEAR)
 + to_rgb(image).resize(size, Image.Resampling.BILINEAR)
-labels in the order in which class folders were made
--     names = sorted(entry.name for entry in folder.iterdir() if _is_visible_folder(entry))
-+     names = sorted(
-+         (entry.name for entry in folder.iterdir() if _is_visible_folder(entry)),
-+         key=lambda name: (folder / name).stat().st_mtime_ns,
-+     )
 
 dataset/decoding.py | test_image_recipe
 transparent pixels black
@@ -1390,13 +1389,13 @@ train and val number their classes each for itself
 
 dataset/encoded_images.py | test_imagenet_recipe
 folders: train and val number their classes each for itself
-- class_folders(train if train.is_dir() else self.folder)
+- class_folders(train if os.path.lexists(train) else self.folder)
 + class_folders(self.folder)
 
 dataset/img2lmdb.py | test_imagenet_recipe
 images encoded anew for the LMDB
-- encoded if image_size is None else _resized(image, image_size)
-+ _resized(image, image_size or min(image.size))
+- encoded if image_size is None else _resized(readable, image_size)
++ _resized(readable, image_size or min(readable.size))
 another filter in img2lmdb.py --image_size
 - Image.Resampling.BILINEAR
 + Image.Resampling.NEAREST
