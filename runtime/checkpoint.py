@@ -20,6 +20,12 @@ SEAL = b"sha256:"
 
 SEAL_BYTES = len(SEAL) + 32
 
+STATE_DICT_NAMES = ("state_dict", "model")
+"""What a checkpoint may keep its state dict under, in the order in which they are looked for."""
+
+WRAPPERS = ("module", "_orig_mod")
+"""Parts of a parameter's name that stand for a wrapper around the network."""
+
 
 class DamagedCheckpointError(UserError):
     """A file that could be read, and is no whole checkpoint."""
@@ -146,17 +152,39 @@ def _check_seal(path: str | Path) -> bool:
 
 
 def published_state_dict(content: Mapping, path: str | Path) -> dict[str, Tensor]:
-    """The state dict in a checkpoint: itself or its `state_dict`, without a leading `module.`.
+    """The state dict in a checkpoint, under the names that the network has without its wrappers.
+
+    It is the content itself, or its `state_dict` or `model`. `DistributedDataParallel` and
+    `torch.compile` put `module.` and `_orig_mod.` into the names. PyTorch before 0.4 did not count
+    batch norm's batches, and its files get a count of 0, as from `load_state_dict`.
 
     Raises:
-        UserError: it is not a dictionary of tensors; names the file.
+        UserError: it is not a dictionary of tensors, or two of them get the same name; names the
+            file.
     """
-    state = content.get("state_dict", content)
+    state = next((content[name] for name in STATE_DICT_NAMES if name in content), content)
     if not isinstance(state, Mapping) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
     ):
         raise UserError(f"checkpoint {path}: holds no state dict (names and their tensors)")
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    unwrapped = {_without_wrappers(name): tensor for name, tensor in state.items()}
+    if len(unwrapped) < len(state):
+        raise UserError(
+            f"checkpoint {path}: holds the same names with and without {' and '.join(WRAPPERS)}; "
+            "save one network's state dict"
+        )
+    if not any(name.endswith(".num_batches_tracked") for name in unwrapped):
+        means = [name for name in unwrapped if name.endswith(".running_mean")]
+        unwrapped |= {_count_beside(name): torch.tensor(0) for name in means}
+    return unwrapped
+
+
+def _count_beside(running_mean: str) -> str:
+    return running_mean.removesuffix("running_mean") + "num_batches_tracked"
+
+
+def _without_wrappers(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
 def check_weights(

@@ -124,6 +124,9 @@ class _LimitedFile(io.FileIO):
 
 def _check_zip(file: _LimitedFile, size: int, has_comment: bool) -> None:
     with zipfile.ZipFile(file) as archive:
+        names = archive.namelist()
+        if names and all(name.endswith(".npy") for name in names):
+            raise NotLoadableError("a NumPy archive; its arrays must be saved by torch.save")
         records = {info.filename.partition("/")[2]: info for info in archive.infolist()}
         if len(records) < len(archive.infolist()) or bool(archive.comment) > has_comment:
             raise NotLoadableError("two records have the same name, or there is a comment")
@@ -187,6 +190,7 @@ class _HeaderUnpickler(pickle._Unpickler):
         self.tensors = 0
         self.names: dict[str, object] = {
             "collections.OrderedDict": _Function(_new_dictionary),
+            "torch._utils._rebuild_tensor": _Function(self._check_old_tensor),
             "torch._utils._rebuild_tensor_v2": _Function(self._check_tensor),
             "torch._utils._rebuild_parameter": _Function(_check_parameter),
         } | {f"torch.{name}": _StorageType(size) for name, size in ITEM_BYTES.items()}
@@ -267,6 +271,12 @@ class _HeaderUnpickler(pickle._Unpickler):
                 f"a tensor of shape {list(shape)} in {storage.numbers} numbers"[:200]
             )
         return _Tensor()
+
+    def _check_old_tensor(
+        self, storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]
+    ) -> _Tensor:
+        """As PyTorch before 0.4 described tensors."""
+        return self._check_tensor(storage, offset, shape, strides, False, OrderedDict())
 
     def _count(self) -> None:
         self.tensors += 1

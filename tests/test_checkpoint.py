@@ -4,11 +4,19 @@ import errno
 import os
 import zipfile
 
+import numpy as np
 import pytest
 import torch
+from helpers import assert_same_tensors
 from kill_harness import same
+from torch import nn
 
-from runtime.checkpoint import load_checkpoint, load_newest_checkpoint, save_checkpoint
+from runtime.checkpoint import (
+    load_checkpoint,
+    load_newest_checkpoint,
+    published_state_dict,
+    save_checkpoint,
+)
 from runtime.errors import UserError
 from runtime.interruption import Interrupted
 
@@ -158,3 +166,65 @@ def test_a_failed_save_leaves_the_old_checkpoint(tmp_path):
     with pytest.raises(AttributeError):
         save_checkpoint({"epoch": lambda: None}, path)  # cannot be pickled
     assert load_checkpoint(path) == {"epoch": 1}
+
+
+NETWORK = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2))
+
+
+@pytest.mark.parametrize(
+    "prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."]
+)
+@pytest.mark.parametrize("place", [None, "state_dict", "model"])
+def test_a_state_dict_is_found_whatever_wrapped_it(prefix, place, path):
+    state = {prefix + name: tensor for name, tensor in NETWORK.state_dict().items()}
+    torch.save({place: state, "epoch": 7} if place else state, path)
+    assert_same_tensors(published_state_dict(load_checkpoint(path), path), NETWORK.state_dict())
+
+
+def test_parts_that_were_compiled_alone_have_their_own_names():
+    network = nn.Sequential(torch.compile(NETWORK, backend="eager"))
+    (tensors,) = (module.state_dict() for module in network)
+    assert_same_tensors(published_state_dict(tensors, "x.pt"), NETWORK.state_dict())
+    expected = {f"0.{name}": tensor for name, tensor in NETWORK.state_dict().items()}
+    assert_same_tensors(published_state_dict(network.state_dict(), "x.pt"), expected)
+
+
+def test_the_same_name_with_and_without_a_wrapper_is_refused():
+    state = {"module.weight": torch.zeros(1), "weight": torch.ones(1)}
+    with pytest.raises(UserError, match=r"x\.pt: .* same names with and without module"):
+        published_state_dict(state, "x.pt")
+
+
+class OldTensor:
+    """Pickled as PyTorch 0.3 did."""
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+    def __reduce__(self):
+        shape, strides = tuple(self.tensor.shape), self.tensor.stride()
+        return torch._utils._rebuild_tensor, (self.tensor._typed_storage(), 0, shape, strides)
+
+
+def test_a_state_dict_of_pytorch_0_3_is_loaded(path):
+    """Without counts of batches, which began in 0.4."""
+    state = {name: t for name, t in NETWORK.state_dict().items() if "num_batches" not in name}
+    old = {name: OldTensor(tensor) for name, tensor in state.items()}
+    torch.save({"state_dict": old}, path, _use_new_zipfile_serialization=False)
+    loaded = published_state_dict(load_checkpoint(path), path)
+    assert loaded.pop("1.num_batches_tracked").item() == 0
+    assert_same_tensors(loaded, state)
+    network = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2))
+    network.load_state_dict(published_state_dict(state, path))
+
+
+def test_a_count_that_only_one_batch_norm_lacks_is_missing():
+    state = nn.Sequential(nn.BatchNorm2d(1), nn.BatchNorm2d(1)).state_dict()
+    del state["1.num_batches_tracked"]
+    assert "1.num_batches_tracked" not in published_state_dict(state, "x.pt")
+
+
+def test_a_numpy_archive_is_no_checkpoint(path):
+    np.savez(path.with_suffix(".npz"), **{"a.weight": np.zeros(3), "b": np.zeros(2)})
+    with pytest.raises(UserError, match=r"last\.npz: .*a NumPy archive.*torch\.save"):
+        load_checkpoint(path.with_suffix(".npz"))
