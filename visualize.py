@@ -24,7 +24,9 @@ def visualize(args: Namespace) -> Path:
     is_run = what not in NAMED_GENOTYPES and os.path.isdir(what)
     if is_run and args.output is None:
         return write_report(what)
-    default = what if what in NAMED_GENOTYPES else Path(what).stem
+    default = what if what in NAMED_GENOTYPES else "genotype"
+    if os.path.exists(what):
+        default = Path(what).stem
     path = Path(args.output or f"{default}.png")
     formats = (*PICTURE_FORMATS, "html") if is_run else PICTURE_FORMATS
     if format_of_new_file(path, formats) == "html":

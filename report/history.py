@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from genotypes import Genotype, load_genotype
+from genotypes import GENOTYPE_FILE, Genotype, load_genotype
 from report.records import (
     CONFUSION_FILE,
-    GENOTYPE_FILE,
     POPULATION_FILE,
     Confusion,
     EpochRecord,

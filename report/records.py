@@ -14,7 +14,6 @@ from genotypes import PRIMITIVES, Genotype, genotype_from_dict
 from runtime.untrusted import is_number, is_whole_number
 
 POPULATION_FILE = "population.json"
-GENOTYPE_FILE = "genotype.json"
 CONFUSION_FILE = "confusion.json"
 REPORT_FILE = "report.html"
 

@@ -15,25 +15,54 @@ def load_json(path: str | Path) -> object:
         OSError: it cannot be read.
         ValueError: it is no JSON, or too large for what it should be; one line.
     """
+    return parse_json(read_small_file(path))
+
+
+def read_small_file(path: str | Path) -> bytes:
+    """The content of a file of at most `MAX_JSON_BYTES`.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is larger.
+    """
     with open(path, "rb") as file:
         content = file.read(MAX_JSON_BYTES + 1)
     if len(content) > MAX_JSON_BYTES:
         raise ValueError(f"larger than {MAX_JSON_BYTES >> 20} MiB")
-    return parse_json(content)
+    return content
 
 
-def parse_json(content: bytes) -> object:
+def decode_text(content: bytes) -> str:
+    """A text in UTF-8, -16 or -32, without the byte-order mark that some editors begin it with.
+
+    Raises:
+        ValueError: it is none; one line.
+    """
+    return content.decode(json.detect_encoding(content))
+
+
+def parse_json(content: bytes | str) -> object:
     """What a JSON text holds.
 
     Raises:
-        ValueError: it is no JSON; one line.
+        ValueError: it is no JSON, or has a key twice; one line.
     """
     try:
-        return json.loads(content.decode("utf-8"))
+        text = content if isinstance(content, str) else decode_text(content)
+        return json.loads(text, object_pairs_hook=_without_repetition)
     except RecursionError:
         raise ValueError("nested too deep") from None
     except ValueError as error:
         raise ValueError(str(error).splitlines()[0]) from None
+
+
+def _without_repetition(pairs: list[tuple[str, object]]) -> dict:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        repeated = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {repeated[:40]!r} is in it twice")
+    return content
 
 
 def is_whole_number(value: object, smallest: int, largest: int) -> bool:

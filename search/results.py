@@ -8,8 +8,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from genotypes import genotype_from_dict
-from report.records import GENOTYPE_FILE, POPULATION_FILE
+from genotypes import GENOTYPE_FILE, genotype_from_dict
+from report.records import POPULATION_FILE
 from report.run import Run
 from runtime.arguments import script_command
 from runtime.errors import UserError

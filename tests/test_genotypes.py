@@ -1,6 +1,7 @@
 """Genotype files: what is written is read again; what is not a genotype is refused by field."""
 
 import json
+import re
 
 import pytest
 
@@ -9,6 +10,7 @@ from genotypes import (
     NAMED_GENOTYPES,
     RelativeNAS,
     genotype_from_dict,
+    genotype_from_text,
     load_genotype,
     resolve_genotype,
     save_genotype,
@@ -31,6 +33,67 @@ def test_a_name_is_resolved():
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(UserError, match=r"DARTS_V3.*NASNet, AmoebaNet, DARTS_V1, DARTS_V2, Rel"):
         resolve_genotype("DARTS_V3")
+
+
+AS_DARTS_PRINTS = repr(DARTS_V2).replace("[2, 3, 4, 5]", "range(2, 6)")
+
+TEXTS = {
+    "alone": AS_DARTS_PRINTS,
+    "assigned": f"# found on 4 GPUs\nmine = {AS_DARTS_PRINTS}\n",
+    "with list(range())": AS_DARTS_PRINTS.replace("range(2, 6)", "list(range(2, 6))"),
+    "without names": re.sub(r"\w+=", "", AS_DARTS_PRINTS),
+    "on several lines": AS_DARTS_PRINTS.replace("), ", "),  # it's (a comment\n    "),
+    "of a module": f"genotypes.{AS_DARTS_PRINTS}",
+    "in a log": f"11/24 10:10:10 best genotype: {AS_DARTS_PRINTS}, it's (good\n11/24 done\n",
+    "twice in a log": f"genotype = {AS_DARTS_PRINTS}\nbest: {DARTS_V2}",
+    "JSON": json.dumps(DARTS_V2._asdict()),
+}
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_genotype_is_read_as_it_is_printed(kind, encoding, tmp_path):
+    path = tmp_path / "genotype.txt"
+    path.write_text(TEXTS[kind], encoding=encoding)
+    assert resolve_genotype(str(path)) == DARTS_V2
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_a_genotype_is_given_as_it_is_printed(kind):
+    assert resolve_genotype(TEXTS[kind]) == DARTS_V2
+
+
+def test_a_text_on_the_command_line_that_is_no_genotype():
+    with pytest.raises(UserError, match=r"--arch Genotype\(normal=.*: field 'reduce' is missing"):
+        resolve_genotype("Genotype(normal=[], normal_concat=[])")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (AS_DARTS_PRINTS[:-5], "does not end"),
+        (AS_DARTS_PRINTS.replace("reduce_concat", "normal_concat"), "'normal_concat' .* twice"),
+        (f"Genotype([], {AS_DARTS_PRINTS[9:]}", "'normal' is in it twice"),
+        ("Genotype([], [], [], [], [])", "5 values"),
+        (AS_DARTS_PRINTS.replace("normal=[", "normal=[, "), "damaged"),
+        (AS_DARTS_PRINTS.replace("range(2, 6)", "range(2, 7)"), "'normal_concat' must list nodes"),
+        (AS_DARTS_PRINTS.replace("range(2, 6)", "range()"), "'normal_concat' must be written out"),
+        (AS_DARTS_PRINTS.replace("range(2, 6)", "range(2, 6)()"), "'normal_concat' must be"),
+        (AS_DARTS_PRINTS.replace("'sep_conv_3x3'", "sep_conv_3x3"), "'sep_conv_3x3' is not part"),
+        (f"{AS_DARTS_PRINTS}\n{RelativeNAS}", "2 genotypes in it, which differ"),
+        ('{"normal": [], "normal": []}', "the key 'normal' is in it twice"),
+    ],
+)
+def test_a_text_that_is_no_genotype_says_why(text, message):
+    with pytest.raises(ValueError, match=message):
+        genotype_from_text(text)
+
+
+def test_a_run_folder_stands_for_its_genotype(tmp_path):
+    with pytest.raises(UserError, match=r"a folder without genotype\.json"):
+        resolve_genotype(str(tmp_path))
+    save_genotype(DARTS_V2, tmp_path / "genotype.json")
+    assert resolve_genotype(str(tmp_path)) == DARTS_V2
 
 
 def valid():
@@ -67,15 +130,33 @@ def test_a_missing_field_is_named(field):
         genotype_from_dict(content)
 
 
+MAKE_FOLDER = "__import__('os').mkdir('owned')"
+
+
 @pytest.mark.parametrize(
-    "text",
-    ["", "{", "[" * 100_000, " " * (2 << 20), "\xff", "Genotype(normal=[], reduce=[])",
-     "__import__('os').mkdir('owned')"],
-)  # fmt: skip
-def test_a_genotype_file_is_data(text, tmp_path, monkeypatch):
+    ("text", "message"),
+    [
+        ("", "not a JSON file"),
+        ("{", "not a JSON file"),
+        ("[" * 100_000, "not a JSON file"),
+        ("\xff", "not a JSON file"),
+        (MAKE_FOLDER, "not a JSON file"),
+        (" " * (2 << 20), "larger than 1 MiB"),
+        (f"Genotype({MAKE_FOLDER})", "'__import__' is not part"),
+        (f'Genotype(normal=[f"{{{MAKE_FOLDER}}}"])', "f.* is not part"),
+        ("Genotype(normal=range(2, 10**9))", "'\\*\\*' is not part"),
+        ("Genotype(normal=list(range(2, 1000000000)))", "normal_concat"),
+        ("Genotype(" + "[" * 100_000, "'\\[' is not part"),
+        ("Genotype(" * 100_000, "'\\(' is not part"),
+        ("Genotype(normal=" + "-" * 15_000 + "1)", "'-' is not part"),
+        ("Genotype(normal=f'{" + "a." * 7_000 + "a}')", "f.* is not part"),
+        ("Genotype(normal=[(" + "'a' " * 3_000 + ", 0)])", "normal_concat"),
+    ],
+)
+def test_a_genotype_file_is_data(text, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "genotype.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(UserError, match=r"genotype\.json: not a JSON file"):
+    with pytest.raises(UserError, match=rf"genotype\.json: .*({message})"):
         load_genotype("genotype.json")
     assert not (tmp_path / "owned").exists()
 

@@ -48,6 +48,13 @@ def test_nothing_is_overwritten(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "NASNet.png").read_text() == "mine"
 
 
+def test_the_text_of_a_genotype_is_drawn(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert call_script("visualize", [str(DARTS_V1)], monkeypatch) == 0
+    assert capsys.readouterr().out == "genotype.png\n"
+    assert_is_picture(tmp_path / "genotype.png")
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import torch
 
-from genotypes import Genotype, load_genotype, resolve_genotype
-from report.records import GENOTYPE_FILE
+from genotypes import GENOTYPE_FILE, Genotype, load_genotype, resolve_genotype
 from report.run import Run
 from runtime.arguments import (
     ArgumentParser,
