@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from dataset.pixel_statistics import PUBLISHED_STATISTICS, statistics_from_dict
-from runtime.arguments import ArgumentParser, positive_int
+from runtime.arguments import ArgumentParser, expanded_path, positive_int
 from runtime.checkpoint import save_checkpoint
 from runtime.errors import UserError, run_script
 from runtime.out_of_memory import memory_advice
@@ -233,14 +233,26 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     """The command line. What our own checkpoints say of themselves need not be given."""
     parser = ArgumentParser(__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--model_path", required=True, help="checkpoint: our own, or a published state dict")
+    add(
+        "--model_path",
+        type=expanded_path,
+        required=True,
+        help="checkpoint: our own, or a published state dict",
+    )
     add("--format", required=True, choices=FORMATS, help="what to write")
     add(
         "--image_size",
         type=positive_int,
         help="height and width of the images (default: those trained on, as published 32 or 224)",
     )
-    add("-o", "--output", required=True, metavar="FILE", help="where; a file that is not there yet")
+    add(
+        "-o",
+        "--output",
+        type=expanded_path,
+        required=True,
+        metavar="FILE",
+        help="where; a file that is not there yet",
+    )
     add_network_arguments(parser)
     add(
         "--set",

@@ -4,6 +4,7 @@ import argparse
 import collections.abc
 import contextlib
 import hashlib
+import os
 import pathlib
 import sys
 
@@ -68,7 +69,7 @@ def genotype(path: str) -> tuple:
     with _own_modules():
         from genotypes import resolve_genotype
 
-        return resolve_genotype(str(path))
+        return resolve_genotype(os.path.expanduser(path))
 
 
 def _network(
@@ -102,7 +103,7 @@ def _network(
             published = PUBLISHED_SIZES[kind]
             description = describe_network(
                 kind,
-                resolve_genotype(arch or "RelativeNAS"),
+                resolve_genotype(os.path.expanduser(arch or "RelativeNAS")),
                 published[0] if init_channels is None else init_channels,
                 published[1] if layers is None else layers,
                 bool(auxiliary),
@@ -115,8 +116,8 @@ def _network(
             network = build_network(description)
         else:
             args = argparse.Namespace(
-                model_path=pretrained,
-                arch=arch,
+                model_path=os.path.expanduser(pretrained),
+                arch=arch and os.path.expanduser(arch),
                 init_channels=init_channels,
                 layers=layers,
                 auxiliary=auxiliary,

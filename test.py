@@ -11,7 +11,7 @@ from dataset.image_arguments import add_device_arguments, add_set_arguments
 from dataset.image_batches import evaluation_batches
 from dataset.image_set import image_statistics, load_image_set
 from dataset.pixel_statistics import PUBLISHED_STATISTICS, statistics_from_dict
-from runtime.arguments import ArgumentParser, positive_int
+from runtime.arguments import ArgumentParser, expanded_path, positive_int
 from runtime.errors import UserError, run_script
 from runtime.out_of_memory import memory_advice
 from runtime.processes import Processes
@@ -28,6 +28,7 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     add = parser.add_argument
     add(
         "--model_path",
+        type=expanded_path,
         help="checkpoint: our own, or a published state dict (default: "
         "trained_model/digits_model.pt)",
     )

@@ -9,7 +9,7 @@ from dataset.encoded_batches import evaluation_batches
 from dataset.encoded_images import open_images
 from dataset.imagenet_data import IMAGENET, add_data_arguments, check_data_path, plan_loading
 from dataset.pixel_statistics import statistics_from_dict
-from runtime.arguments import ArgumentParser, positive_int
+from runtime.arguments import ArgumentParser, expanded_path, positive_int
 from runtime.errors import UserError, run_script
 from runtime.out_of_memory import memory_advice
 from runtime.processes import Processes, gpu_list, own_device
@@ -23,7 +23,12 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     """The command line. What our own checkpoints say of themselves need not be given."""
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
-    add("--model_path", required=True, help="checkpoint: our own, or a published state dict")
+    add(
+        "--model_path",
+        type=expanded_path,
+        required=True,
+        help="checkpoint: our own, or a published state dict",
+    )
     add_data_arguments(parser)
     add("--batch_size", type=positive_int, default=256, help="of all processes together")
     add("--gpus", type=gpu_list, metavar="0,1,...", help="GPUs, one process each (default 0)")

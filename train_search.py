@@ -21,6 +21,7 @@ from report.run import Run
 from runtime.arguments import (
     ArgumentParser,
     add_tensorboard_argument,
+    expanded_path,
     file_name,
     non_negative_float,
     positive_int,
@@ -96,12 +97,9 @@ def training_recipe(args: Namespace, generation: int) -> TrainingRecipe:
     )
 
 
-def parse_arguments(argv: list[str] | None = None) -> Namespace:
-    """The command line; the defaults are the published recipe (section IV-A)."""
-    parser = ArgumentParser(__doc__)
+def add_recipe_arguments(parser: ArgumentParser) -> None:
+    """Add the recipe's numbers as flags."""
     add = parser.add_argument
-    add_set_arguments(parser)
-    add_augmentation_arguments(parser)
     add("--train_portion", type=probability, default=0.5, help="part of the images to train on")
     add(
         "--learner",
@@ -126,6 +124,15 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     )
     add("--drop_path_prob", type=probability, default=0.3, help="where its rise from 0 ends")
     add("--seed", type=seed_number, default=7, help="of all random numbers")
+
+
+def parse_arguments(argv: list[str] | None = None) -> Namespace:
+    """The command line; the defaults are the published recipe (section IV-A)."""
+    parser = ArgumentParser(__doc__)
+    add = parser.add_argument
+    add_set_arguments(parser)
+    add_augmentation_arguments(parser)
+    add_recipe_arguments(parser)
     add_device_arguments(parser)
     add(
         "--precision",
@@ -148,7 +155,10 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     add("--report_freq", type=positive_int, default=50, help="log every so many training steps")
     add_tensorboard_argument(parser)
     add(
-        "--save", default="runs/EXP", help="PATH/NAME: the run folder is PATH/search-NAME-DATE-TIME"
+        "--save",
+        type=expanded_path,
+        default="runs/EXP",
+        help="PATH/NAME: the run folder is PATH/search-NAME-DATE-TIME",
     )
     add(
         "--model_path",
@@ -156,7 +166,12 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
         default="weight_set.pt",
         help="name of the file for the final weight set, in the run folder",
     )
-    add("--resume", metavar="DIR", help="go on with the search in this run folder")
+    add(
+        "--resume",
+        type=expanded_path,
+        metavar="DIR",
+        help="go on with the search in this run folder",
+    )
     args = parse_with_resume(parser, argv, CHANGEABLE_ON_RESUME)
     args.data = os.path.abspath(args.data)
     if args.batch_size < 2:

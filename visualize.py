@@ -5,7 +5,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from genotypes import NAMED_GENOTYPES, resolve_genotype
-from runtime.arguments import ArgumentParser
+from runtime.arguments import ArgumentParser, expanded_path
 from runtime.errors import run_script
 
 
@@ -45,12 +45,14 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     add = parser.add_argument
     add(
         "what",
+        type=expanded_path,
         metavar="NAME_OR_FILE_OR_RUN_DIR",
         help="a genotype's name or file: its cells are drawn; a run folder: its report is written",
     )
     add(
         "-o",
         dest="output",
+        type=expanded_path,
         metavar="FILE",
         help="where to: cells as .png, .svg or .pdf (default: the genotype's name.png here); a run "
         "as .html (default: report.html in its folder), or its curves alone as .png, .svg or .pdf",

@@ -40,7 +40,7 @@ from dataset.imagenet_data import IMAGENET
 from dataset.img2lmdb import write_lmdb
 from dataset.lmdb_set import LmdbImages
 from dataset.mk_img_list import write_lists
-from runtime.arguments import ArgumentParser, positive_int
+from runtime.arguments import ArgumentParser, expanded_path, positive_int
 from runtime.errors import run_script
 
 CROP_SCALE = (0.08, 1.0)
@@ -176,7 +176,7 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     """The command line."""
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
-    add("--data", required=True, metavar="DIR", help="folder of <class>/*.JPEG")
+    add("--data", type=expanded_path, required=True, metavar="DIR", help="folder of <class>/*.JPEG")
     add("--image_size", type=positive_int, default=224, help="height and width of the crops")
     add("--batch_size", type=positive_int, default=32, help="images of a batch")
     add("--rounds", type=positive_int, default=7, help="how often each way is measured")

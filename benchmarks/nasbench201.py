@@ -28,7 +28,7 @@ if __name__ == "__main__":  # run as benchmarks/nasbench201.py: the root is not 
 
 import numpy as np
 
-from runtime.arguments import ArgumentParser, positive_int
+from runtime.arguments import ArgumentParser, expanded_path, positive_int
 from runtime.atomic_file import write_json
 from runtime.errors import UserError, run_script
 from runtime.progress import progress_bar
@@ -390,14 +390,24 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     """The command line."""
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
-    add("--table", required=True, help="CSV file (.csv or .csv.gz) of all cells' accuracies")
+    add(
+        "--table",
+        type=expanded_path,
+        required=True,
+        help="CSV file (.csv or .csv.gz) of all cells' accuracies",
+    )
     add("--sets", nargs="+", choices=SETS, default=SETS, help="image sets")
     add("--seeds", type=int, default=2000, help="runs of every method, at least 2")
     add("--evolution_population", type=positive_int, default=10, help="of regularised evolution")
     add("--evolution_sample", type=positive_int, default=3, help="of regularised evolution")
     add("--published_population", type=int, default=20, help="of slow-fast learning as published")
     add("--shuffled_population", type=int, default=16, help="of the improved learner")
-    add("--save", default="runs/EXP", help="PATH/NAME: the folder is PATH/nasbench201-NAME-...")
+    add(
+        "--save",
+        type=expanded_path,
+        default="runs/EXP",
+        help="PATH/NAME: the folder is PATH/nasbench201-NAME-...",
+    )
     args = parser.parse_args(argv)
     if args.seeds < 2:
         raise UserError(f"--seeds {args.seeds}: an interval needs at least 2")

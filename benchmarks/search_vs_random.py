@@ -18,7 +18,7 @@ import numpy as np
 
 from dataset.image_set import SET_NAMES
 from genotypes import save_genotype
-from runtime.arguments import ArgumentParser, non_negative_int, positive_int
+from runtime.arguments import ArgumentParser, expanded_path, non_negative_int, positive_int
 from runtime.atomic_file import write_json
 from runtime.checkpoint import load_checkpoint
 from runtime.errors import UserError, run_script
@@ -123,7 +123,7 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
     add("--set", choices=SET_NAMES, default="cifar10", help="image set")
-    add("--data", default="./data", help="folder of the image set")
+    add("--data", type=expanded_path, default="./data", help="folder of the image set")
     add("--learner", choices=LEARNERS, default="published", help="of the search")
     add("--random_cells", type=int, default=8, help="number of random cells, at least 2")
     add(
@@ -139,8 +139,18 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
         help='flags for train_search.py in one argument (="..."), the budget above all',
     )
     add("--train_flags", default="", help="flags for train.py: the recipe that all cells share")
-    add("--save", default="runs/EXP", help="PATH/NAME: the folder is PATH/compare-NAME-DATE-TIME")
-    add("--resume", metavar="DIR", help="go on with the comparison in this run folder")
+    add(
+        "--save",
+        type=expanded_path,
+        default="runs/EXP",
+        help="PATH/NAME: the folder is PATH/compare-NAME-DATE-TIME",
+    )
+    add(
+        "--resume",
+        type=expanded_path,
+        metavar="DIR",
+        help="go on with the comparison in this run folder",
+    )
     args = parse_with_resume(parser, argv, ("data",))
     if args.random_cells < 2:
         raise UserError(f"--random_cells {args.random_cells}: a spread needs at least 2")

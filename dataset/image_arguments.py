@@ -3,7 +3,7 @@
 from argparse import BooleanOptionalAction
 
 from dataset.image_set import SET_NAMES
-from runtime.arguments import ArgumentParser, non_negative_int, positive_int
+from runtime.arguments import ArgumentParser, expanded_path, non_negative_int, positive_int
 
 
 def add_set_arguments(parser: ArgumentParser, of_checkpoint: bool = False) -> None:
@@ -13,7 +13,7 @@ def add_set_arguments(parser: ArgumentParser, of_checkpoint: bool = False) -> No
         add("--set", choices=SET_NAMES, help="image set (default: the one trained on, or cifar10)")
     else:
         add("--set", choices=SET_NAMES, default="cifar10", help="image set")
-    add("--data", default="./data", help="folder of the image set")
+    add("--data", type=expanded_path, default="./data", help="folder of the image set")
     add("--image_size", type=positive_int, help="size that images of --set folder get (default 32)")
 
 

@@ -6,7 +6,7 @@ from argparse import Namespace
 from dataset.batching import Batching
 from dataset.encoded_batches import Loading
 from dataset.pixel_statistics import PUBLISHED_STATISTICS, Statistics
-from runtime.arguments import ArgumentParser, non_negative_int, positive_int
+from runtime.arguments import ArgumentParser, expanded_path, non_negative_int, positive_int
 from runtime.errors import UserError
 from runtime.processes import Processes
 
@@ -16,7 +16,11 @@ IMAGENET = PUBLISHED_STATISTICS["imagenet"]
 def add_data_arguments(parser: ArgumentParser) -> None:
     """Add the flags of where the images are and how they are loaded."""
     add = parser.add_argument
-    add("--data_path", help="folder with train/ and val/: LMDB, or image folders")
+    add(
+        "--data_path",
+        type=expanded_path,
+        help="folder with train/ and val/: LMDB, or image folders",
+    )
     add(
         "--num_classes",
         type=positive_int,

@@ -33,7 +33,7 @@ from dataset.image_list import (
     write_list,
 )
 from dataset.lmdb_set import MAX_LABEL, decode_value, encode_value, is_lmdb, keys_in, open_to_read
-from runtime.arguments import ArgumentParser, positive_int
+from runtime.arguments import ArgumentParser, expanded_path, positive_int
 from runtime.atomic_file import write_json
 from runtime.errors import UserError, run_script
 from runtime.out_of_memory import memory_advice
@@ -281,9 +281,21 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     """The command line."""
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
-    add("--image_path", required=True, metavar="DIR", help="folder with train/ and val/")
-    add("--list_path", required=True, metavar="DIR", help="folder of the lists")
-    add("--output_path", required=True, metavar="DIR", help="folder for DIR/train or DIR/val")
+    add(
+        "--image_path",
+        type=expanded_path,
+        required=True,
+        metavar="DIR",
+        help="folder with train/ and val/",
+    )
+    add("--list_path", type=expanded_path, required=True, metavar="DIR", help="folder of the lists")
+    add(
+        "--output_path",
+        type=expanded_path,
+        required=True,
+        metavar="DIR",
+        help="folder for DIR/train or DIR/val",
+    )
     add("--split", choices=SPLITS, required=True, help="which of the two")
     add("--image_size", type=positive_int, metavar="N", help="resize the shorter side to N pixels")
     add("--workers", type=positive_int, default=os.cpu_count(), help="images decoded at a time")

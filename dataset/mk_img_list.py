@@ -18,7 +18,7 @@ from dataset.image_list import (
     note_keys_beyond_ascii,
     write_list,
 )
-from runtime.arguments import ArgumentParser
+from runtime.arguments import ArgumentParser, expanded_path
 from runtime.errors import UserError, run_script
 
 
@@ -44,8 +44,20 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     """The command line."""
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
-    add("--image_path", required=True, metavar="DIR", help="folder with train/ and val/")
-    add("--output_path", required=True, metavar="DIR", help="folder for the lists")
+    add(
+        "--image_path",
+        type=expanded_path,
+        required=True,
+        metavar="DIR",
+        help="folder with train/ and val/",
+    )
+    add(
+        "--output_path",
+        type=expanded_path,
+        required=True,
+        metavar="DIR",
+        help="folder for the lists",
+    )
     return parser.parse_args(argv)
 
 

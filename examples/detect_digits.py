@@ -25,7 +25,13 @@ from tqdm import tqdm
 from dataset.image_set import ImageSet, load_image_set
 from genotypes import resolve_genotype
 from model import Backbone, NetworkImageNet
-from runtime.arguments import ArgumentParser, non_negative_float, positive_int, seed_number
+from runtime.arguments import (
+    ArgumentParser,
+    expanded_path,
+    non_negative_float,
+    positive_int,
+    seed_number,
+)
 from runtime.errors import run_script
 from runtime.progress import progress_bar
 from utils import derive_seed
@@ -160,7 +166,12 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     """The command line."""
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
-    add("--arch", default="RelativeNAS", help="name of a genotype, or a genotype file")
+    add(
+        "--arch",
+        type=expanded_path,
+        default="RelativeNAS",
+        help="name of a genotype, or a genotype file",
+    )
     add("--init_channels", type=positive_int, default=16, help="channels of the first cells")
     add("--layers", type=positive_int, default=6, help="number of cells")
     add("--steps", type=positive_int, default=120, help="training steps")

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 import re
 import sys
 from pathlib import Path
@@ -30,6 +31,19 @@ def file_name(text: str) -> str:
     if not re.fullmatch(r"[\w-][\w.-]*\.(pt|pth)", text) or text.startswith("checkpoint."):
         raise argparse.ArgumentTypeError(f"{text!r} is not a plain name such as weights.pt")
     return text
+
+
+def expanded_path(text: str) -> str:
+    """A path, with the home folder for a leading `~` or `~user`, as a type for argparse.
+
+    Shells do that themselves only where a word begins with it, unlike in `--data=~/images`.
+    """
+    path = os.path.expanduser(text)
+    if path.startswith("~"):
+        raise argparse.ArgumentTypeError(
+            f"{text}: there is no such home folder; for a file of that name write ./{text}"
+        )
+    return path
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):

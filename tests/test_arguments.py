@@ -1,9 +1,18 @@
-"""Numbers on the command line: what is taken, and what is refused in one line with the flag."""
+"""Numbers and paths on the command line: what is taken, and what is refused with the flag."""
+
+import os
+import pwd
+import sys
 
 import pytest
+from helpers import ROOT, TINY_TRAINING, call_script, only_folder
+
+sys.path.append(str(ROOT / "docs"))
+from flags import script_parser
 
 from runtime.arguments import (
     ArgumentParser,
+    expanded_path,
     non_negative_float,
     non_negative_int,
     positive_int,
@@ -58,3 +67,53 @@ def test_an_unknown_flag_is_named():
         parser = ArgumentParser(None)
         parser.add_argument("--layers")
         parser.parse_args(["--layer", "3"])
+
+
+PATHS = {
+    "train_search": "data save resume",
+    "train": "data arch save resume",
+    "train_imagenet": "data_path arch save resume",
+    "test": "data model_path arch",
+    "test_imagenet": "data_path model_path arch",
+    "export": "model_path output arch",
+    "visualize": "what output",
+    "dataset/mk_img_list": "image_path output_path",
+    "dataset/img2lmdb": "image_path list_path output_path",
+    "examples/detect_digits": "arch",
+    "benchmarks/loading": "data",
+    "benchmarks/nasbench201": "table save",
+    "benchmarks/search_speed": "data",
+    "benchmarks/search_vs_random": "data save resume",
+}
+
+
+@pytest.mark.parametrize("script", PATHS)
+def test_a_tilde_is_the_home_folder_in_every_path(script, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    actions = {action.dest: action for action in script_parser(script)._actions}
+    for name in PATHS[script].split():
+        assert actions[name].type("~/x") == "/home/me/x", name
+        assert actions[name].type("~") == "/home/me", name
+        assert actions[name].type("a/~/x") == "a/~/x", name
+
+
+def test_the_home_folder_of_another_user():
+    user = pwd.getpwuid(os.getuid())
+    assert expanded_path(f"~{user.pw_name}/x") == f"{user.pw_dir}/x"
+    parser = ArgumentParser(None)
+    parser.add_argument("--data", type=expanded_path)
+    with pytest.raises(UserError, match=r"^--data: ~nobody-here/x: .* \./~nobody-here/x"):
+        parser.parse_args(["--data=~nobody-here/x"])
+
+
+def test_a_run_is_saved_in_and_resumed_from_the_home_folder(tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    home.mkdir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(home))
+    arguments = [*TINY_TRAINING, "--epochs", "1", "--save=~/runs/EXP"]
+    assert call_script("train", arguments, monkeypatch) == 0
+    folder = only_folder(home / "runs")
+    assert call_script("train", [f"--resume=~/runs/{folder.name}"], monkeypatch) == 0
+    assert not list((tmp_path / "here").iterdir())

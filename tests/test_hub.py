@@ -14,7 +14,7 @@ from model import NetworkCIFAR, NetworkImageNet
 from training.trained_network import describe_network
 
 PROGRAM = """
-import copy, io, json, sys
+import copy, io, json, os, sys
 import torch
 import utils  # the caller's own
 
@@ -29,10 +29,11 @@ def failure(*arguments, **options):
     except Exception as error:
         return f"{type(error).__name__}: {error}"
 
+os.environ["HOME"] = os.getcwd()
 images = torch.ones(2, 3, 32, 32)
 new = load("relativenas_cifar100", init_channels=4, layers=3, auxiliary=True)
 published = load("relativenas_cifar10", pretrained="published.pt", init_channels=4, layers=3)
-imagenet = load("relativenas_imagenet", pretrained="own.pt", num_classes=7)
+imagenet = load("relativenas_imagenet", pretrained="~/own.pt", num_classes=7)
 digits = load("digits")
 import model  # the caller's own, too
 
@@ -49,7 +50,7 @@ with torch.no_grad():
         "statistics": [published.mean, published.std, imagenet.mean, imagenet.std],
         "digits": tuple(digits(torch.ones(1, 3, 16, 16))[0].shape),
         "training": [new.training, published.training],
-        "genotype": load("genotype", "genotype.json"),
+        "genotype": load("genotype", "~/genotype.json"),
         "copy": copy.deepcopy(published)(images)[0].tolist(),
         "pickled": str(torch.load(pickled, weights_only=False)) == str(new),
         "compiled": torch.compile(published, backend="eager")(images)[0].tolist(),

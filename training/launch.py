@@ -12,6 +12,7 @@ from report.run import Run
 from runtime.arguments import (
     ArgumentParser,
     add_tensorboard_argument,
+    expanded_path,
     non_negative_float,
     positive_int,
     probability,
@@ -30,7 +31,12 @@ CHANGEABLE_ON_RESUME = (
 def add_training_arguments(parser: ArgumentParser, **defaults: object) -> None:
     """Add the flags that both training scripts have; `defaults` are the recipe's numbers."""
     add = parser.add_argument
-    add("--arch", default="RelativeNAS", help="name of a genotype, or a genotype file")
+    add(
+        "--arch",
+        type=expanded_path,
+        default="RelativeNAS",
+        help="name of a genotype, or a genotype file",
+    )
     add("--init_channels", type=positive_int, help="channels of the first cells")
     add("--layers", type=positive_int, help="number of cells")
     add("--auxiliary", action=BooleanOptionalAction, default=True, help="use the auxiliary head")
@@ -57,8 +63,18 @@ def add_training_arguments(parser: ArgumentParser, **defaults: object) -> None:
     add("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="auto: bf16 on GPUs")
     add("--report_freq", type=positive_int, default=50, help="log every so many training steps")
     add_tensorboard_argument(parser)
-    add("--save", default="runs/EXP", help="PATH/NAME: the run folder is PATH/train-NAME-...")
-    add("--resume", metavar="DIR", help="go on with the training in this run folder")
+    add(
+        "--save",
+        type=expanded_path,
+        default="runs/EXP",
+        help="PATH/NAME: the run folder is PATH/train-NAME-...",
+    )
+    add(
+        "--resume",
+        type=expanded_path,
+        metavar="DIR",
+        help="go on with the training in this run folder",
+    )
     parser.set_defaults(**defaults)
 
 

@@ -12,7 +12,7 @@ from dataset.image_set import SET_NAMES
 from dataset.pixel_statistics import statistics_from_dict
 from genotypes import Genotype, genotype_from_dict, resolve_genotype
 from model import NetworkCIFAR, NetworkImageNet
-from runtime.arguments import ArgumentParser, positive_int
+from runtime.arguments import ArgumentParser, expanded_path, positive_int
 from runtime.checkpoint import check_weights, load_checkpoint, published_state_dict
 from runtime.errors import UserError
 from runtime.untrusted import is_number, is_whole_number
@@ -103,7 +103,11 @@ def add_network_arguments(parser: ArgumentParser) -> None:
     """Add the flags that describe the network of a published state dict."""
     group = parser.add_argument_group("for a published state dict, which holds weights only")
     add = group.add_argument
-    add("--arch", help="name of a genotype, or a genotype file (default RelativeNAS)")
+    add(
+        "--arch",
+        type=expanded_path,
+        help="name of a genotype, or a genotype file (default RelativeNAS)",
+    )
     add(
         "--init_channels",
         type=positive_int,
