@@ -8,11 +8,15 @@ compared with the network in PyTorch before it gets its name.
 
 import importlib
 import os
+import sys
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+if __name__ == "__main__" and sys.flags.safe_path:  # python -I or -P: the root is not on the path
+    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 
 import torch
 from torch import Tensor, nn

@@ -1,8 +1,12 @@
 """Test a checkpoint on CIFAR-10, CIFAR-100, digits or a folder of images."""
 
 import os
+import sys
 from argparse import Namespace
 from pathlib import Path
+
+if __name__ == "__main__" and sys.flags.safe_path:  # python -I or -P: the root is not on the path
+    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 
 import torch
 

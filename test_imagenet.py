@@ -1,7 +1,12 @@
 """Test a checkpoint on ImageNet, or on other images in an LMDB or folders."""
 
+import os
+import sys
 import time
 from argparse import Namespace
+
+if __name__ == "__main__" and sys.flags.safe_path:  # python -I or -P: the root is not on the path
+    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 
 import torch
 

@@ -2,8 +2,12 @@
 
 import math
 import os
+import sys
 from argparse import Namespace
 from dataclasses import asdict
+
+if __name__ == "__main__" and sys.flags.safe_path:  # python -I or -P: the root is not on the path
+    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 
 import torch
 

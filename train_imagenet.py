@@ -1,7 +1,12 @@
 """Train a genotype from scratch on ImageNet, or on other images in an LMDB or folders."""
 
+import os
+import sys
 from argparse import Namespace
 from dataclasses import asdict
+
+if __name__ == "__main__" and sys.flags.safe_path:  # python -I or -P: the root is not on the path
+    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 
 from dataset.encoded_batches import EncodedBatches
 from dataset.encoded_images import check_same_labels, open_images

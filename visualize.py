@@ -1,8 +1,12 @@
 """Draw a genotype's cells, or write the report of a run folder."""
 
 import os
+import sys
 from argparse import Namespace
 from pathlib import Path
+
+if __name__ == "__main__" and sys.flags.safe_path:  # python -I or -P: the root is not on the path
+    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 
 from genotypes import NAMED_GENOTYPES, resolve_genotype
 from runtime.arguments import ArgumentParser, expanded_path

@@ -24,7 +24,7 @@ from pathlib import Path
 from unittest import mock
 
 if __name__ == "__main__":  # run as benchmarks/search_speed.py: the root is not on the path
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parent.parent)]
 
 import torch
 import torch.nn.functional as F

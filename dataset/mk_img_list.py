@@ -6,7 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 
 if __name__ == "__main__":  # run as dataset/mk_img_list.py: the root is not on the path
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parent.parent)]
 
 from dataset.class_folders import list_images
 from dataset.image_list import (

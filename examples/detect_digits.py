@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 if __name__ == "__main__":  # run as examples/detect_digits.py: the root is not on the path
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parent.parent)]
 
 import torch
 import torch.nn.functional as F

@@ -1,5 +1,6 @@
 """The one exception for mistakes that a user can mend, and how a script ends."""
 
+import io
 import signal
 import sys
 from collections.abc import Callable
@@ -15,8 +16,11 @@ def run_script(main: Callable[[], None]) -> None:
     """Run a script's `main`.
 
     A `UserError` ends with its line on stderr and exit status 2, a signal with 128 and its number,
-    as shells have it.
+    as shells have it. Characters that stdout has no code for are written as `\\xd7`.
     """
+    # Python does so for stderr itself.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main()
     except UserError as error:

@@ -141,7 +141,10 @@ class RunFolder:
         self.log.propagate = False
         self._close_log()
         formatter = logging.Formatter("%(asctime)s %(message)s", "%m/%d %H:%M:%S")
-        for handler in (_ConsoleHandler(), _FileHandler(self.path / LOG_FILE)):
+        for handler in (
+            _ConsoleHandler(),
+            _FileHandler(self.path / LOG_FILE, encoding="utf-8", errors="backslashreplace"),
+        ):
             handler.setFormatter(formatter)
             self.log.addHandler(handler)
 

@@ -238,6 +238,47 @@ def test_a_batch_of_one_is_too_small_for_the_search(tmp_path, monkeypatch, capsy
     assert_one_line(call_script("train_search", arguments, monkeypatch), capsys, "--batch_size 1")
 
 
+def test_ascii_is_enough_for_the_output(tmp_path):
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    process = subprocess.run(
+        [sys.executable, "test.py"], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert (process.returncode, process.stderr) == (0, "")
+    assert r"M at 16\xd716" in process.stdout
+
+
+RUN_ALL = """
+import runpy, sys
+root, *scripts = sys.argv[1:]
+for script in scripts:
+    path = list(sys.path)
+    sys.argv = [script, "--help"]
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except SystemExit as end:
+        assert not end.code, script
+    # The next one must find the project's modules itself.
+    sys.path[:] = path
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None) or ""
+        if file.startswith(root) and "site-packages" not in file:
+            del sys.modules[name]
+"""
+
+
+def test_the_scripts_need_no_folder_on_the_path():
+    """As with `python -I`, `python -P` and PYTHONSAFEPATH=1."""
+    scripts = [*ROOT.glob("*.py"), *ROOT.glob("dataset/*.py"), *ROOT.glob("benchmarks/*.py")]
+    scripts += ROOT.glob("examples/*.py")
+    scripts = [str(path) for path in scripts if "run_script(main)" in path.read_text()]
+    assert len(scripts) > 12
+    process = subprocess.run(
+        [sys.executable, "-I", "-c", RUN_ALL, str(ROOT), *scripts], capture_output=True, text=True
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.count("usage: ") == len(scripts)
+
+
 def test_no_clipping_is_not_no_training():
     parameter = torch.nn.Parameter(torch.zeros(2))
     parameter.grad = torch.tensor([3.0, 4.0])
