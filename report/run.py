@@ -52,7 +52,12 @@ class Run:
         return self.folder.truncate_history(length, is_expected) if self.folder else []
 
     def begin(self, steps_done: int) -> None:
-        """From now on scalars count after `steps_done`, and a signal waits for a step's end."""
+        """From now on scalars count after `steps_done`, and a signal waits for a step's end.
+
+        The folder stays from now on, however the run ends.
+        """
+        if self.folder:
+            self.folder.may_be_discarded = False
         self._scalars.open(steps_done)
         self.processes.interruption.defer()
 

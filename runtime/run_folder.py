@@ -25,18 +25,26 @@ LOCK_FILE = "lock"
 FOLDER_FILES = (SETTINGS_FILE, HISTORY_FILE, LOG_FILE, LOCK_FILE)
 """What every run folder has."""
 
+START_FILES = (*FOLDER_FILES, "genotype.json", "statistics.json", "manifest.json")
+"""What may be in it before the first step."""
+
 
 class RunFolder:
     """A run's folder with its settings, log and history.
 
     Use `create` for a new run and `reopen` to resume one.
+
+    Attributes:
+        path: the folder.
+        may_be_discarded: whether this process has made it, for a run that has not begun yet.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.may_be_discarded = False
         self.log = logging.getLogger("relativenas")
         try:
-            self._lock = self._acquire_lock()
+            self._lock: int | None = self._acquire_lock()
             remove_leftovers(path)
             self._start_log()
         except OSError as error:
@@ -72,7 +80,9 @@ class RunFolder:
                 f"--save {save}: cannot make a run folder there ({error.strerror}); choose a place "
                 "that you may write to"
             ) from None
-        return cls(path)
+        run = cls(path)
+        run.may_be_discarded = True
+        return run
 
     @classmethod
     def reopen(cls, path: str) -> "RunFolder":
@@ -121,9 +131,21 @@ class RunFolder:
         return records
 
     def close(self) -> None:
-        """Let go of the folder; the end of the process does so too."""
+        """Let go of the folder, if that is not done; the end of the process does so too."""
         self._close_log()
-        os.close(self._lock)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def discard(self) -> None:
+        """Close, and remove the folder if the run could not begin and it has nothing else in it."""
+        self.close()
+        with suppress(OSError):  # it is not worth another error
+            names = os.listdir(self.path)
+            if self.may_be_discarded and set(names) <= set(START_FILES):
+                for name in names:
+                    (self.path / name).unlink()
+                self.path.rmdir()
 
     def _acquire_lock(self) -> int:
         # The system releases the lock when the process ends, however it ends. It is not flock's,

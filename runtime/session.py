@@ -31,6 +31,8 @@ def run_session(
 ) -> None:
     """Call `work` in each process, in the main one with the run folder of `kind`.
 
+    A new folder goes again if a mistake of the user's keeps the run from beginning.
+
     Args:
         memory_flags: what to lower when memory runs out, as advice to the user.
 
@@ -47,6 +49,10 @@ def run_session(
         try:
             work(run, processes)
             processes.close()
+        except UserError:
+            if run:
+                run.discard()
+            raise
         except Interrupted as stop:
             if run:
                 run.log.warning(

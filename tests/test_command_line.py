@@ -201,6 +201,25 @@ def test_an_unreadable_image_is_named_at_once(tmp_path, monkeypatch):
     assert len(decoded) < 60
 
 
+@pytest.mark.parametrize("script", [*SCRIPTS_WITH_DATA, "train_imagenet"])
+def test_a_failed_start_leaves_no_run_folder(script, tmp_path, monkeypatch, capsys):
+    data = ["--set", "folder", "--data"] if script in SCRIPTS_WITH_DATA else ["--data_path"]
+    arguments = [*data, tmp_path / "nowhere", "--save", tmp_path / "runs" / "EXP"]
+    assert_one_line(call_script(script, arguments, monkeypatch), capsys, "nowhere")
+    assert not list((tmp_path / "runs").iterdir())
+
+
+def test_a_run_that_had_begun_keeps_its_folder_and_a_resumed_one_too(tmp_path, monkeypatch, capsys):
+    arguments = [*SMALL, "--epochs", "1", "--save", tmp_path / "EXP"]
+    assert call_script("train", [*arguments, "--learning_rate", "1e30"], monkeypatch) == 2
+    folder = only_folder(tmp_path)
+    assert "infinite or NaN" in capsys.readouterr().err
+    (folder / "statistics.json").write_text("{")
+    status = call_script("train", ["--resume", folder], monkeypatch)
+    assert_one_line(status, capsys, "statistics.json")
+    assert {"settings.json", "log.txt"} <= {path.name for path in folder.iterdir()}
+
+
 def test_an_output_folder_that_is_not_writable(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("mine")
     for script in SCRIPTS_WITH_DATA:

@@ -57,6 +57,22 @@ def test_a_folder_in_use_is_refused_until_its_process_is_killed(tmp_path):
     os.kill(orphan.value, signal.SIGKILL)
 
 
+def test_only_the_folder_of_a_run_that_could_not_begin_is_removed(tmp_path):
+    unused = RunFolder.create("search", str(tmp_path / "EXP"), {})
+    unused.log.info("a line")
+    unused.discard()
+    assert not list(tmp_path.iterdir())
+    with_users_file = RunFolder.create("search", str(tmp_path / "EXP"), {})
+    (with_users_file.path / "notes.txt").write_text("mine")
+    with_users_file.discard()
+    assert (with_users_file.path / "settings.json").exists()
+    assert (with_users_file.path / "notes.txt").exists()
+    RunFolder.reopen(str(with_users_file.path)).discard()
+    (with_users_file.path / "notes.txt").unlink()
+    RunFolder.reopen(str(with_users_file.path)).discard()
+    assert (with_users_file.path / "settings.json").exists()
+
+
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(UserError, match="not a run folder"):
         RunFolder.reopen(str(tmp_path))
