@@ -11,6 +11,7 @@ if __name__ == "__main__" and sys.flags.safe_path:  # python -I or -P: the root 
 import torch
 
 from dataset.batching import Batching
+from dataset.class_names import with_labels_of_network
 from dataset.image_arguments import add_device_arguments, add_set_arguments
 from dataset.image_batches import evaluation_batches
 from dataset.image_set import image_statistics, load_image_set
@@ -62,7 +63,12 @@ def test(args: Namespace) -> None:
     image_size = args.image_size
     if name == "folder" and image_size is None:
         image_size = description.get("image_size")
-    test_set = load_image_set(name, args.data, "test", image_size)
+    class_names = description.get("class_names", [])
+    test_set = load_image_set(name, args.data, "test", image_size, same_classes=not class_names)
+    if class_names:
+        test_set = with_labels_of_network(
+            test_set, class_names, description["num_classes"], f"--model_path {args.model_path}"
+        )
     if test_set.num_classes != description["num_classes"]:
         raise UserError(
             f"--model_path {args.model_path}: has {description['num_classes']} classes, but the "

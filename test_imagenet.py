@@ -12,7 +12,13 @@ import torch
 
 from dataset.encoded_batches import evaluation_batches
 from dataset.encoded_images import open_images
-from dataset.imagenet_data import IMAGENET, add_data_arguments, check_data_path, plan_loading
+from dataset.imagenet_data import (
+    IMAGENET,
+    add_data_arguments,
+    check_data_path,
+    give_labels_of_network,
+    plan_loading,
+)
 from dataset.pixel_statistics import statistics_from_dict
 from runtime.arguments import ArgumentParser, expanded_path, positive_int
 from runtime.errors import UserError, run_script
@@ -49,12 +55,17 @@ def test(args: Namespace, processes: Processes) -> None:
     network, description = load_trained_network(args, "imagenet")
     network.to(processes.device, memory_format=torch.channels_last)
     images = open_images(args.data_path, "val", args.num_classes)
+    class_names = description.get("class_names", [])
+    if class_names and args.num_classes is None:
+        images.num_classes = description["num_classes"]
     if images.num_classes != description["num_classes"]:
         raise UserError(
             f"--model_path {args.model_path}: has {description['num_classes']} classes, but "
             f"{args.data_path} has {images.num_classes}; if these images are of a part of them, "
             f"labelled as all are, give --num_classes {description['num_classes']}"
         )
+    if class_names:
+        give_labels_of_network(images, class_names, f"--model_path {args.model_path}")
     image_size = args.image_size or description.get("image_size", 224)
     resize = args.validation_resize
     if resize is None and args.image_size is None:

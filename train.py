@@ -15,6 +15,7 @@ from dataset.batching import Batching
 from dataset.image_arguments import add_augmentation_arguments, add_set_arguments
 from dataset.image_batches import ImageBatches
 from dataset.image_set import STATISTICS_FILE, image_statistics, load_image_set, set_augmentation
+from dataset.manifest import MANIFEST_FILE, image_set_manifest, keep_manifest
 from report.run import Run
 from runtime.arguments import ArgumentParser
 from runtime.errors import run_script
@@ -52,6 +53,8 @@ def train(args: Namespace, run: Run) -> None:
     """Load the images, describe the network, and train it."""
     train_set = load_image_set(args.set, args.data, "train", args.image_size)
     test_set = load_image_set(args.set, args.data, "test", args.image_size)
+    sets = {"train": train_set, "test": test_set}
+    keep_manifest(run.path(MANIFEST_FILE), lambda: image_set_manifest(args.set, args.data, sets))
     image_size = train_set.images.shape[-1]
     statistics = image_statistics(args.set, train_set, run.path(STATISTICS_FILE))
     processes = run.processes
@@ -71,12 +74,15 @@ def train(args: Namespace, run: Run) -> None:
         args.auxiliary,
         train_set.num_classes,
     )
-    description = network | {"set": args.set, "image_size": image_size} | asdict(statistics)
+    of_images = {
+        "set": args.set, "image_size": image_size, "class_names": list(train_set.class_names)
+    }  # fmt: skip
 
     def learning_rate(epoch: int) -> float:
         """A cosine from `--learning_rate` to 0."""
         return args.learning_rate * (1 + math.cos(math.pi * epoch / args.epochs)) / 2
 
+    description = network | of_images | asdict(statistics)
     fit(args, run, description, data, learning_rate, class_names=test_set.class_names)
 
 

@@ -8,10 +8,13 @@ from dataclasses import asdict
 if __name__ == "__main__" and sys.flags.safe_path:  # python -I or -P: the root is not on the path
     sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 
+from dataset.class_names import names_by_label
 from dataset.encoded_batches import EncodedBatches
 from dataset.encoded_images import check_same_labels, open_images
+from dataset.encoded_manifest import encoded_manifest
 from dataset.image_set import Statistics
 from dataset.imagenet_data import IMAGENET, add_data_arguments, check_data_path, plan_loading
+from dataset.manifest import MANIFEST_FILE, keep_manifest
 from report.run import Run
 from runtime.arguments import ArgumentParser, non_negative_float, non_negative_int, probability
 from runtime.errors import UserError, run_script
@@ -132,7 +135,9 @@ def train(args: Namespace, run: Run) -> None:
     """Open the images, describe the network, and train it."""
     train_images = open_images(args.data_path, "train", args.num_classes)
     validation_images = open_images(args.data_path, "val", train_images.num_classes)
-    check_same_labels(train_images, validation_images)
+    class_names = names_by_label(check_same_labels(train_images, validation_images))
+    splits = {"train": train_images, "val": validation_images}
+    keep_manifest(run.path(MANIFEST_FILE), lambda: encoded_manifest(splits, class_names))
     statistics = Statistics(tuple(args.mean), tuple(args.std))
     loading = plan_loading(
         args,
@@ -151,11 +156,15 @@ def train(args: Namespace, run: Run) -> None:
         args.auxiliary,
         train_images.num_classes,
     )
-    sizes = {"image_size": args.image_size, "validation_resize": loading.validation_resize}
+    of_images = {
+        "image_size": args.image_size,
+        "validation_resize": loading.validation_resize,
+        "class_names": class_names,
+    }
     fit(
         args,
         run,
-        network | sizes | asdict(statistics),
+        network | of_images | asdict(statistics),
         EncodedBatches(train_images, validation_images, loading),
         lambda epoch: learning_rate(
             epoch, args.epochs, args.learning_rate, args.warmup_epochs, args.final_epochs

@@ -84,7 +84,7 @@ def search(args: Namespace, run: Run) -> None:
         progress.save()
 
     population = validate_population(learning, trainer, run.processes)
-    write_results(args, run, population, weight_set)
+    write_results(args, run, population, weight_set, data.train_set.class_names)
     run.finish()
 
 

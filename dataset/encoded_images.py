@@ -1,6 +1,7 @@
 """A split of encoded images, in an LMDB or in a folder, found out by looking."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,11 @@ class FolderImages:
             raise UserError(f"{self.name(index)}: {error.strerror}") from None
         return image, int(self._labels[index])
 
+    def relabel(self, labels: Mapping[str, int]) -> None:
+        """Give the images of each class the label in `labels`."""
+        classes = (class_of(self.key(index)) for index in range(len(self)))
+        self._labels = np.array([labels[name] for name in classes])
+
     def close(self) -> None:
         """Nothing is kept open."""
 
@@ -87,22 +93,31 @@ def open_images(data_path: str, split: str, num_classes: int | None = None) -> E
     return FolderImages(Path(data_path), split, num_classes)
 
 
-def check_same_labels(train: EncodedImages, validation: EncodedImages) -> None:
+def check_same_labels(train: EncodedImages, validation: EncodedImages) -> dict[str, int]:
     """Check one image of each class: does its label mean the same in both splits?
+
+    Returns:
+        The labels of the training images' classes.
 
     Raises:
         UserError: the splits give a class different labels.
     """
-    train_labels = _labels_by_class(train)
-    for name, label in _labels_by_class(validation).items():
+    train_labels = labels_by_class(train)
+    for name, label in labels_by_class(validation).items():
         if train_labels.get(name, label) != label:
             raise UserError(
                 f"{validation.folder}: the label of class {name} is {label}, but "
                 f"{train_labels[name]} in {train.folder}; write both anew with dataset/img2lmdb.py"
             )
+    return train_labels
 
 
-def _labels_by_class(images: EncodedImages) -> dict[str, int]:
+def labels_by_class(images: EncodedImages) -> dict[str, int]:
+    """The label of each class that there are images of: that of its first image.
+
+    Raises:
+        UserError: one cannot be read.
+    """
     first = {class_of(images.key(index)): index for index in reversed(range(len(images)))}
     labels = {name: images.read(index)[1] for name, index in first.items()}
     images.close()  # the loader's processes fork, which an open LMDB must not go through

@@ -17,13 +17,16 @@ TEST_FOLDERS = ("test", "val")
 """What the folder of the test split may be called, in the order of preference."""
 
 
-def load_image_folder(root: Path, split: str, image_size: int) -> tuple[Tensor, Tensor, list[str]]:
+def load_image_folder(
+    root: Path, split: str, image_size: int, same_classes: bool = True
+) -> tuple[Tensor, Tensor, list[str]]:
     """Decode a split of `root/train/<class>/*` and `root/test/<class>/*` (or `root/val`).
 
     Args:
         root: folder with both splits.
         split: "train" or "test".
         image_size: height and width that every image is resized to, its middle square kept.
+        same_classes: whether both splits must have the same classes, if both are there.
 
     Returns:
         Images, uint8 (N, 3, image_size, image_size), labels, int64 (N,), and the classes' names.
@@ -34,7 +37,7 @@ def load_image_folder(root: Path, split: str, image_size: int) -> tuple[Tensor, 
             differ, or an image cannot be read; names it.
     """
     folders = {"train": root / "train", "test": _test_folder(root)}
-    if split == "test" and not os.path.lexists(folders["train"]):
+    if split == "test" and not (same_classes and os.path.lexists(folders["train"])):
         del folders["train"]  # a trained network is tested; nothing to compare the classes with
     keys = list_images(folders[split])
     classes = {name: class_folders(folder) for name, folder in folders.items()}

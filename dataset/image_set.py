@@ -53,7 +53,9 @@ class ImageSet:
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
 
-def load_image_set(name: str, data: str, split: str, image_size: int | None = None) -> ImageSet:
+def load_image_set(
+    name: str, data: str, split: str, image_size: int | None = None, same_classes: bool = True
+) -> ImageSet:
     """Load a split, on the CPU.
 
     Args:
@@ -62,12 +64,13 @@ def load_image_set(name: str, data: str, split: str, image_size: int | None = No
         split: "train" or "test".
         image_size: height and width that a folder's images are brought to; 32 if None. The
             other sets have a size of their own.
+        same_classes: whether both splits of a folder must have the same classes.
 
     Raises:
         UserError: the data cannot be found, downloaded or read.
     """
     if name == "folder":
-        images, labels, names = load_image_folder(Path(data), split, image_size or 32)
+        images, labels, names = load_image_folder(Path(data), split, image_size or 32, same_classes)
         return ImageSet(images, labels, len(names), tuple(names))
     if image_size is not None:
         raise UserError("--image_size goes with --set folder; the other sets have their own size")

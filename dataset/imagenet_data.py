@@ -2,9 +2,12 @@
 
 import os
 from argparse import Namespace
+from collections.abc import Sequence
 
 from dataset.batching import Batching
+from dataset.class_names import labels_in_network
 from dataset.encoded_batches import Loading
+from dataset.encoded_images import EncodedImages, FolderImages, labels_by_class
 from dataset.pixel_statistics import PUBLISHED_STATISTICS, Statistics
 from runtime.arguments import ArgumentParser, expanded_path, non_negative_int, positive_int
 from runtime.errors import UserError
@@ -49,6 +52,31 @@ def check_data_path(args: Namespace) -> None:
     if args.data_path is None:
         raise UserError("--data_path is missing: the folder with the images' train/ and val/")
     args.data_path = os.path.abspath(args.data_path)
+
+
+def give_labels_of_network(images: EncodedImages, class_names: Sequence[str], place: str) -> None:
+    """Give images in folders the labels of a network, and check those in an LMDB.
+
+    Args:
+        class_names: the network's, in the order of its labels.
+        place: the flag and the file that the network comes from, for an error.
+
+    Raises:
+        UserError: a class of the images is none of the network's, or has another label in the LMDB;
+            names it.
+    """
+    found = labels_by_class(images)
+    labels = labels_in_network(found, class_names, place)
+    if isinstance(images, FolderImages):
+        images.relabel(labels)
+        return
+    for name, label in found.items():
+        if label != labels[name]:
+            raise UserError(
+                f"{images.folder}: the label of class {name} is {label}, but {labels[name]} in "
+                f"{place}; write the LMDB anew with the training images' train_datalist.txt beside "
+                "its list"
+            )
 
 
 def plan_loading(

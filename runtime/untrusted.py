@@ -8,27 +8,27 @@ MAX_JSON_BYTES = 1 << 20
 """Far more than settings, statistics or a genotype need."""
 
 
-def load_json(path: str | Path) -> object:
-    """What a small JSON file holds.
+def load_json(path: str | Path, max_bytes: int = MAX_JSON_BYTES) -> object:
+    """What a JSON file of at most `max_bytes` holds.
 
     Raises:
         OSError: it cannot be read.
         ValueError: it is no JSON, or too large for what it should be; one line.
     """
-    return parse_json(read_small_file(path))
+    return parse_json(read_small_file(path, max_bytes))
 
 
-def read_small_file(path: str | Path) -> bytes:
-    """The content of a file of at most `MAX_JSON_BYTES`.
+def read_small_file(path: str | Path, max_bytes: int = MAX_JSON_BYTES) -> bytes:
+    """The content of a file of at most `max_bytes`.
 
     Raises:
         OSError: it cannot be read.
         ValueError: it is larger.
     """
     with open(path, "rb") as file:
-        content = file.read(MAX_JSON_BYTES + 1)
-    if len(content) > MAX_JSON_BYTES:
-        raise ValueError(f"larger than {MAX_JSON_BYTES >> 20} MiB")
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise ValueError(f"larger than {max_bytes >> 20} MiB")
     return content
 
 

@@ -7,6 +7,7 @@ import torch
 from dataset.batching import Batching
 from dataset.image_batches import ImageBatches
 from dataset.image_set import STATISTICS_FILE, image_statistics, load_image_set, set_augmentation
+from dataset.manifest import MANIFEST_FILE, image_set_manifest, keep_manifest
 from report.run import Run
 from runtime.errors import UserError
 
@@ -17,10 +18,14 @@ def load_search_data(args: Namespace, run: Run) -> ImageBatches:
     Every process trains on whole batches: what they share out among them are the pairs.
 
     Raises:
-        UserError: the images cannot be read, or one of the parts would be empty.
+        UserError: the images cannot be read, are not those that a resumed search began with, or
+            one of the parts would be empty.
     """
     device = run.processes.device
     images = load_image_set(args.set, args.data, "train", args.image_size)
+    keep_manifest(
+        run.path(MANIFEST_FILE), lambda: image_set_manifest(args.set, args.data, {"train": images})
+    )
     statistics = image_statistics(args.set, images, run.path(STATISTICS_FILE))
     train_count = int(len(images) * args.train_portion)
     if not 2 <= train_count < len(images):

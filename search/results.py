@@ -3,7 +3,7 @@
 import math
 import shlex
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -38,7 +38,11 @@ def validate_population(
 
 
 def write_results(
-    args: Namespace, run: Run, population: list[dict], weight_set: Mapping[str, Tensor]
+    args: Namespace,
+    run: Run,
+    population: list[dict],
+    weight_set: Mapping[str, Tensor],
+    class_names: Sequence[str],
 ) -> None:
     """Write the final population and its best into the run folder, and say what comes next."""
     finite = [member for member in population if member["loss"] is not None]
@@ -51,7 +55,7 @@ def write_results(
     genotype = genotype_from_dict(best["genotype"])
     run.write_json(POPULATION_FILE, population)
     run.write_json(GENOTYPE_FILE, genotype._asdict())
-    run.save(args.model_path, {"state_dict": weight_set})
+    run.save(args.model_path, {"state_dict": weight_set, "class_names": list(class_names)})
     run.log.info("best genotype: %s", genotype)
     run.log.info("its validation accuracy with the shared weights: %.2f %%", best["accuracy"])
     if run.folder:

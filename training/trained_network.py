@@ -33,7 +33,9 @@ LARGEST = {
 }
 """What a file may ask for at most, so that it cannot ask for everything."""
 
-DESCRIPTION = ("network", "genotype", "auxiliary", "set", "mean", "std", "top1", *LARGEST)
+DESCRIPTION = (
+    "network", "genotype", "auxiliary", "set", "class_names", "mean", "std", "top1", *LARGEST
+)  # fmt: skip
 """What our checkpoints say of their network and the images it was trained on."""
 
 
@@ -93,10 +95,22 @@ def check_description(description: dict) -> None:
     if description["network"] == "imagenet" and description["init_channels"] < 2:
         raise ValueError("field 'init_channels' must be at least 2, for the stem")
     genotype_from_dict(description["genotype"])
+    _check_class_names(description.get("class_names", []), description["num_classes"])
     if not is_number(description.get("top1", 0)):
         raise ValueError("field 'top1' must be a number")
     if "mean" in description:
         statistics_from_dict(description)
+
+
+def _check_class_names(names: object, num_classes: int) -> None:
+    """Check the classes' names in the order of their labels; "" is none."""
+    if (
+        not isinstance(names, list)
+        or len(names) > num_classes
+        or not all(isinstance(name, str) for name in names)
+        or len(set(filter(None, names))) < len(list(filter(None, names)))
+    ):
+        raise ValueError("field 'class_names' must be a list of different names, one for a class")
 
 
 def add_network_arguments(parser: ArgumentParser) -> None:
