@@ -74,15 +74,13 @@ def train(args: Namespace, run: Run) -> None:
         args.auxiliary,
         train_set.num_classes,
     )
-    of_images = {
-        "set": args.set, "image_size": image_size, "class_names": list(train_set.class_names)
-    }  # fmt: skip
+    description = network | {"set": args.set, "image_size": image_size} | asdict(statistics)
+    description["class_names"] = list(train_set.class_names)
 
     def learning_rate(epoch: int) -> float:
         """A cosine from `--learning_rate` to 0."""
         return args.learning_rate * (1 + math.cos(math.pi * epoch / args.epochs)) / 2
 
-    description = network | of_images | asdict(statistics)
     fit(args, run, description, data, learning_rate, class_names=test_set.class_names)
 
 

@@ -156,15 +156,11 @@ def train(args: Namespace, run: Run) -> None:
         args.auxiliary,
         train_images.num_classes,
     )
-    of_images = {
-        "image_size": args.image_size,
-        "validation_resize": loading.validation_resize,
-        "class_names": class_names,
-    }
+    sizes = {"image_size": args.image_size, "validation_resize": loading.validation_resize}
     fit(
         args,
         run,
-        network | of_images | asdict(statistics),
+        network | sizes | asdict(statistics) | {"class_names": class_names},
         EncodedBatches(train_images, validation_images, loading),
         lambda epoch: learning_rate(
             epoch, args.epochs, args.learning_rate, args.warmup_epochs, args.final_epochs

@@ -135,10 +135,17 @@ def test_runs_without_a_manifest_are_resumed_and_get_one(resume, finished, tmp_p
 
 @pytest.mark.parametrize(
     "junk",
-    ["", "[]", "{}", '{"class_names": [1], "splits": {}}', '{"class_names": [], "splits": {"a": 1}}',
-     '{"class_names": [], "splits": {"train": {"a": [1]}}}',
-     '{"class_names": [], "splits": {"train": {"a": [-1, ""]}}}', "[" * 100_000],
-)  # fmt: skip
+    [
+        "",
+        "[]",
+        "{}",
+        '{"class_names": [1], "splits": {}}',
+        '{"class_names": [], "splits": {"a": 1}}',
+        '{"class_names": [], "splits": {"train": {"a": [1]}}}',
+        '{"class_names": [], "splits": {"train": {"a": [-1, ""]}}}',
+        "[" * 100_000,
+    ],
+)
 def test_a_damaged_manifest_is_named(junk, resume, capsys):
     def damage(run):
         (run / "manifest.json").write_text(junk)
