@@ -20,11 +20,13 @@ def write_whole_file(
     Raises:
         OSError: it cannot be written; names `path`, which is as it was.
     """
+    if isinstance(content, str):
+        content = content.encode(errors="backslashreplace")  # names of files need not be UTF-8
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with _naming(path):
         try:
             with open(temporary, "wb") as file:
-                file.write(content.encode() if isinstance(content, str) else content)
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             if previous and path.exists():

@@ -35,7 +35,7 @@ class ScalarLog:
             from torch.utils.tensorboard import SummaryWriter  # it may be missing
 
             self._writer = SummaryWriter(str(self.folder), purge_step=steps_done + 1)
-        except (ImportError, OSError) as error:
+        except (ImportError, OSError, UnicodeError) as error:  # or a path that is no UTF-8
             self.log.warning(
                 "warning: no scalars for TensorBoard (%s); pip install tensorboard, if it is "
                 "missing, or turn them off with --no-tensorboard", error,

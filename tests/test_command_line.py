@@ -266,6 +266,17 @@ def test_ascii_is_enough_for_the_output(tmp_path):
     assert r"M at 16\xd716" in process.stdout
 
 
+def test_a_run_folder_may_have_a_name_that_is_not_utf_8(tmp_path, monkeypatch):
+    parent = tmp_path / os.fsdecode(b"caf\xe9")
+    arguments = [*SMALL, "--epochs", "1", "--save", parent / "EXP"]
+    assert call_script("train", arguments, monkeypatch) == 0
+    folder = only_folder(parent)
+    assert r"caf\udce9" in (folder / "log.txt").read_text(encoding="utf-8")
+    assert (folder / "report.html").exists()
+    assert call_script("train", ["--resume", folder], monkeypatch) == 0
+    assert call_script("test", ["--model_path", folder / "best.pt"], monkeypatch) == 0
+
+
 RUN_ALL = """
 import runpy, sys
 root, *scripts = sys.argv[1:]
