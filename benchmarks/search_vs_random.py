@@ -160,7 +160,11 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
 def main() -> None:
     args = parse_arguments()
     run = RunFolder.for_run("compare", args)
-    compare(args, run)
+    try:
+        compare(args, run)
+    except UserError:
+        run.discard()
+        raise
 
 
 if __name__ == "__main__":

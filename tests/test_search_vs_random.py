@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from helpers import ROOT, TINY_SEARCH, TINY_TRAINING, only_folder
+from helpers import ROOT, TINY_SEARCH, TINY_TRAINING, call_script, only_folder
 
 from benchmarks.search_vs_random import parse_arguments, report, run_to_its_end
 from runtime.errors import UserError
@@ -36,6 +36,12 @@ def test_a_mistake_in_the_scripts_flags_is_passed_on(tmp_path):
     with pytest.raises(UserError, match=r"^train\.py: .*DARTS_V3"):
         run_to_its_end("train", "found", ["--arch", "DARTS_V3"], run)
     run.close()
+
+
+def test_a_comparison_that_cannot_begin_leaves_no_folder(tmp_path, monkeypatch):
+    arguments = ["--set", "folder", "--data", tmp_path / "nowhere", "--save", tmp_path / "EXP"]
+    assert call_script("benchmarks.search_vs_random", arguments, monkeypatch) == 2
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_spread_needs_two_cells():
