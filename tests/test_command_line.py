@@ -1,6 +1,7 @@
 """The scripts as a user runs them: the whole way on digits, and every mistake a user can make."""
 
 import json
+import os
 import re
 import shlex
 import shutil

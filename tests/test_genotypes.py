@@ -139,7 +139,7 @@ MAKE_FOLDER = "__import__('os').mkdir('owned')"
         ("", "not a JSON file"),
         ("{", "not a JSON file"),
         ("[" * 100_000, "not a JSON file"),
-        ("\xff", "not a JSON file"),
+        ("\xff", "can.t decode"),
         (MAKE_FOLDER, "not a JSON file"),
         (" " * (2 << 20), "larger than 1 MiB"),
         (f"Genotype({MAKE_FOLDER})", "'__import__' is not part"),
