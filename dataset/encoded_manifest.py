@@ -1,8 +1,8 @@
 """The manifest (see `dataset.manifest`) of encoded images, in folders or in an LMDB."""
 
-import os
 from collections.abc import Iterable, Sequence
 
+from dataset.class_folders import image_file
 from dataset.encoded_images import EncodedImages, FolderImages
 from dataset.image_list import class_of
 from dataset.lmdb_set import LABEL, LmdbImages, open_to_read
@@ -21,7 +21,7 @@ def encoded_manifest(splits: dict[str, EncodedImages], class_names: Sequence[str
 def _files_of(images: EncodedImages) -> Iterable[tuple[str, str, int]]:
     keys = sorted(images.key(index) for index in range(len(images)))
     if isinstance(images, FolderImages):
-        sizes = (os.stat(images.folder / key).st_size for key in keys)
+        sizes = (file.stat().st_size for file in map(image_file(images.folder), keys))
     else:
         sizes = _sizes_in_lmdb(images, keys)
     description = f"looking at {images.folder.name} images"

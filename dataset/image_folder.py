@@ -36,7 +36,7 @@ def load_image_folder(
         UserError: a split is missing or a class of it has no images, the classes of the two
             differ, or an image cannot be read; names it.
     """
-    folders = {"train": root / "train", "test": _test_folder(root)}
+    folders = {name: split_folder(root, name) for name in ("train", "test")}
     if split == "test" and not (same_classes and os.path.lexists(folders["train"])):
         del folders["train"]  # a trained network is tested; nothing to compare the classes with
     keys = list_images(folders[split])
@@ -77,7 +77,10 @@ def decode_image(file: Path, image_size: int) -> np.ndarray:
         ) from None
 
 
-def _test_folder(root: Path) -> Path:
+def split_folder(root: Path, split: str) -> Path:
+    """Where the images of "train" or "test" are; those to test on may be called otherwise."""
+    if split == "train":
+        return root / "train"
     folders = [root / name for name in TEST_FOLDERS]
     present = [folder for folder in folders if folder.is_dir() or folder.is_symlink()]
     labelled = [folder for folder in present if has_labels(folder)]

@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Set
 from pathlib import Path
 
-from dataset.image_folder import TEST_FOLDERS, class_folders, image_files
+from dataset.class_folders import class_and_name, image_file, list_images
+from dataset.image_folder import split_folder
 from dataset.image_set import ImageSet
 from runtime.atomic_file import write_json
 from runtime.errors import UserError
@@ -126,11 +127,11 @@ def _changed_names(prefix: str, before: Set[str], now: Set[str]) -> list[str]:
 
 
 def _files_of_split(root: Path, split: str) -> Iterable[tuple[str, str, int]]:
-    names = TEST_FOLDERS if split == "test" else (split,)
-    folder = next(root / name for name in names if (root / name).is_dir())
-    for name in progress_bar(class_folders(folder), f"looking at {split} images", "classes"):
-        for file in image_files(folder / name):
-            yield name, str(file.relative_to(folder / name)), file.stat().st_size
+    folder = split_folder(root, split)
+    file_of = image_file(folder)
+    # What is left out of them has been said when they were read.
+    for key in progress_bar(list_images(folder, aloud=False), f"looking at {split}", "images"):
+        yield *class_and_name(key), file_of(key).stat().st_size
 
 
 def _checked(content: object) -> Manifest:
