@@ -46,6 +46,13 @@ def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
 
 
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """`tensor` on `device`. The host does not wait for a GPU, which copies from pinned memory."""
+    if device.type == "cuda" and not tensor.is_cuda:
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 def clip_gradients(parameters: Iterable[nn.Parameter], largest_norm: float) -> None:
     """Scale the gradients down to `largest_norm` (Euclidean, over all of them); 0: not at all."""
     if largest_norm > 0:

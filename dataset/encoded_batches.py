@@ -28,7 +28,7 @@ from dataset.encoded_images import EncodedImages
 from dataset.image_set import Statistics
 from dataset.workers import watched_loader
 from runtime.errors import UserError
-from utils import derive_seed
+from utils import derive_seed, to_device
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,11 @@ def training_batches(
     Raises:
         UserError: an image cannot be read; names it. Or a worker died.
     """
+    mean, std = loading.statistics.tensors(loading.batching.device)
     decoded = decoded_training_batches(images, loading, seed, first_step)
     for step, (pixels, labels) in enumerate(decoded, start=first_step):
-        yield augment(pixels, loading, derive_seed(seed, 3, step)), labels
+        augmented = augment(pixels, loading, derive_seed(seed, 3, step))
+        yield normalize(augmented, mean, std), labels
 
 
 def decoded_training_batches(
@@ -111,20 +113,19 @@ def decoded_training_batches(
 
 
 def augment(pixels: Tensor, loading: Loading, seed: int) -> Tensor:
-    """What `training_batches` ends with: flips, changes of colour, normalisation."""
+    """Flips and changes of colour: (n, 3, H, W), uint8, or float32 if colours were changed."""
     batching, device = loading.batching, loading.batching.device
     generator = Generator().manual_seed(seed)
     draws = torch.rand(batching.batch_size, 5, generator=generator)[batching.own][: len(pixels)]
-    draws = draws.to(device, non_blocking=True)
-    pixels = flip(pixels, draws[:, 0] < 0.5)
+    pixels = flip(pixels, to_device(draws[:, 0] < 0.5, device))
     if any(loading.jitter):
-        strengths = torch.tensor(loading.jitter, device=device)
-        unchanged = torch.tensor([1.0, 1.0, 1.0, 0.0], device=device)
+        strengths = torch.tensor(loading.jitter)
+        unchanged = torch.tensor([1.0, 1.0, 1.0, 0.0])
         changes = unchanged + strengths * (2 * draws[:, 1:] - 1)
         # One order for the whole batch, for that lets the device work on all of it at once.
         order = torch.randperm(4, generator=generator).tolist()
-        pixels = color_jitter(pixels.float(), changes, order)
-    return normalize(pixels, *loading.statistics.tensors(device))
+        pixels = color_jitter(pixels.float(), to_device(changes, device), order)
+    return pixels
 
 
 def evaluation_batches(images: EncodedImages, loading: Loading) -> Iterator[tuple[Tensor, Tensor]]:

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from dataset.augmentation import Augmentation, augment, normalize
 from dataset.batching import Batching
 from dataset.image_set import ImageSet, Statistics
-from utils import derive_seed
+from utils import derive_seed, to_device
 
 
 @dataclass(frozen=True)
@@ -78,5 +78,5 @@ def evaluation_batches(
 
 
 def _to_device(image_set: ImageSet, indices: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    images = image_set.images[indices].to(device, non_blocking=True)
-    return images, image_set.labels[indices].to(device, non_blocking=True)
+    images = to_device(image_set.images[indices], device)
+    return images, to_device(image_set.labels[indices], device)

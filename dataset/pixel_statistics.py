@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from runtime.untrusted import is_number
+from utils import to_device
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,8 @@ class Statistics:
 
     def tensors(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation as float32 (3,) on `device`."""
-        return torch.tensor(self.mean, device=device), torch.tensor(self.std, device=device)
+        mean, std = to_device(torch.tensor([self.mean, self.std]), device)
+        return mean, std
 
 
 def statistics_from_dict(content: object) -> Statistics:

@@ -1315,11 +1315,11 @@ one attempt at a crop
 
 dataset/encoded_batches.py | test_imagenet_recipe
 ImageNet mirrored with another probability
-- flip(pixels, draws[:, 0] < 0.5)
-+ flip(pixels, draws[:, 0] < 0.6)
+- draws[:, 0] < 0.5
++ draws[:, 0] < 0.6
 ImageNet: one flip for the whole batch
-- flip(pixels, draws[:, 0] < 0.5)
-+ flip(pixels, draws[0, 0].expand(len(draws)) < 0.5)
+- draws[:, 0] < 0.5
++ draws[0, 0].expand(len(draws)) < 0.5
 one change of colours for the whole batch
 - strengths * (2 * draws[:, 1:] - 1)
 + strengths * (2 * draws[0, 1:] - 1).expand(len(draws), 4)
@@ -1342,8 +1342,8 @@ the same crops in each step
 - np.random.default_rng(derive_seed(seed, step))
 + np.random.default_rng(derive_seed(seed))
 the same flips in each step
-- yield augment(pixels, loading, derive_seed(seed, 3, step)), labels
-+ yield augment(pixels, loading, derive_seed(seed, 3)), labels
+- augment(pixels, loading, derive_seed(seed, 3, step))
++ augment(pixels, loading, derive_seed(seed, 3))
 a resumed epoch of ImageNet augmented as its first steps
 - enumerate(decoded, start=first_step)
 + enumerate(decoded)
@@ -1376,8 +1376,8 @@ last validation batch left out
 - batches = [own[start : start + size] for start in range(0, len(own), size)]
 + batches = [own[start : start + size] for start in range(0, len(own) - size + 1, size)]
 mean and deviation swapped
-- return normalize(pixels, *loading.statistics.tensors(device))
-+ return normalize(pixels, *reversed(loading.statistics.tensors(device)))
+- yield normalize(augmented, mean, std), labels
++ yield normalize(augmented, std, mean), labels
 
 dataset/image_list.py | test_imagenet_recipe
 labels in the order first seen
