@@ -13,6 +13,7 @@ from torch import Tensor
 from runtime.atomic_file import write_whole_file
 from runtime.checkpoint_header import NotLoadableError, check_header
 from runtime.errors import UserError
+from runtime.flat_tensors import on_cpu
 from runtime.out_of_memory import is_out_of_memory
 
 SEAL = b"sha256:"
@@ -118,7 +119,7 @@ def _sealed(content: dict) -> memoryview:
     sums of its own, but only of its records, so that a flipped bit can lead astray.
     """
     buffer = io.BytesIO()
-    torch.save(content, buffer)
+    torch.save(on_cpu(content), buffer)
     with buffer.getbuffer() as archive:
         # An archive without a comment ends with the length of its comment.
         archive[-2:] = SEAL_BYTES.to_bytes(2, "little")

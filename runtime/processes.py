@@ -137,7 +137,10 @@ class Processes:
         return values[0]
 
     def gather(self, value: Result) -> list[Result]:
-        """What each process gives, any picklable object without CUDA tensors, by rank."""
+        """What each process gives, any picklable object, by rank.
+
+        Tensors in it are on the CPU, or `FlatTensors`.
+        """
         if self.size == 1:
             return [value]
         values = [value] * self.size

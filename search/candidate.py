@@ -19,6 +19,7 @@ from dataset.batching import Batches
 from genotypes import Genotype
 from model_search import ArchInfo, Supernet
 from report.run import Run
+from runtime.flat_tensors import FlatTensors
 from runtime.interruption import Interruption
 from speed.cuda_graphs import CudaGraphs, Recorder, ReplayedStep, Step
 from utils import Meter, all_finite, autocast, choose_precision, clip_gradients
@@ -43,15 +44,15 @@ class Outcome:
         genotype: the candidate.
         loss: mean validation loss; NaN if a trained weight is not finite, whatever it came to.
         accuracy: validation accuracy in percent.
-        weights: copies of the trained parameters and buffers, by name, on the CPU; None if the
-            loss is not finite, for such weights must not spread.
+        weights: copies of the trained parameters and buffers, by name, on the supernet's device;
+            None if the loss is not finite, for such weights must not spread.
         seconds: how long the turn took.
     """
 
     genotype: Genotype
     loss: float
     accuracy: float
-    weights: dict[str, Tensor] | None
+    weights: FlatTensors | None
     seconds: float
 
 
@@ -93,21 +94,18 @@ class CandidateTrainer:
         """
         started = time.monotonic()
         tensors = self.supernet.active_tensors(self.supernet.arch_info(genotype))
-        weight_set = [tensor.detach().clone() for tensor in tensors.values()]
+        weight_set = FlatTensors(tensors)
         torch.manual_seed(seed)  # of drop path
         self.train(genotype, recipe, seed)
         loss, accuracy = self.validate(genotype)
-        # An infinite variance in batch norm, for one, hides from the loss: it divides to zero.
-        if not all_finite(tensors.values()):
-            loss = math.nan
-        learned = None
-        if math.isfinite(loss):
-            learned = {
-                name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()
-            }
+        learned = FlatTensors(tensors)
         with torch.no_grad():
-            torch._foreach_copy_(list(tensors.values()), weight_set)
-        return Outcome(genotype, loss, accuracy, learned, time.monotonic() - started)
+            torch._foreach_copy_(list(tensors.values()), list(weight_set.values()))
+        # An infinite variance in batch norm, for one, hides from the loss: it divides to zero.
+        if not all_finite(learned.pieces.values()):
+            loss = math.nan
+        weights = learned if math.isfinite(loss) else None
+        return Outcome(genotype, loss, accuracy, weights, time.monotonic() - started)
 
     def train(self, genotype: Genotype, recipe: TrainingRecipe, seed: int) -> None:
         """Train the active weights of `genotype` in place for one pass."""

@@ -97,11 +97,15 @@ drop path not drawn from the seed
 +
 the weight set not restored after a turn
 -         with torch.no_grad():
--             torch._foreach_copy_(list(tensors.values()), weight_set)
+-             torch._foreach_copy_(list(tensors.values()), list(weight_set.values()))
 +
 what was learned not copied before the weight set is restored
-- tensor.detach().to("cpu", copy=True)
-+ tensor.detach().cpu()
+-         learned = FlatTensors(tensors)
+-         with torch.no_grad():
+-             torch._foreach_copy_(list(tensors.values()), list(weight_set.values()))
++         with torch.no_grad():
++             torch._foreach_copy_(list(tensors.values()), list(weight_set.values()))
++         learned = FlatTensors(tensors)
 --precision ignored in training
 -         with autocast(images.device, self.precision):
 -             loss
@@ -115,16 +119,14 @@ what was learned not copied before the weight set is restored
 
 search/candidate.py | test_numbers
 weights that are not finite pass if the loss is
--         if not all_finite(tensors.values()):
+-         if not all_finite(learned.pieces.values()):
 -             loss = math.nan
 +
 
 search/candidate.py | test_model_search
 weights of a loss that is not finite are kept
--         if math.isfinite(loss):
--             learned
-+         if True:
-+             learned
+- learned if math.isfinite(loss) else None
++ learned
 
 search/candidate.py | test_candidate
 labels smoothed in the search
