@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers import assert_one_line, call_script, start_script, write_image_folder
 
+from runtime.errors import UserError
 from runtime.out_of_memory import is_out_of_memory, memory_advice
 
 GIGABYTE = 1 << 30
@@ -72,6 +73,44 @@ def cannot_allocate(make):
 )
 def test_what_the_libraries_raise_is_known(make):
     assert is_out_of_memory(cannot_allocate(make))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+        "cudaHostAlloc failed",
+    ],
+)
+def test_what_a_gpus_libraries_raise_is_known(text):
+    assert is_out_of_memory(RuntimeError(text))
+
+
+def raised_in_handling(error):
+    """A KeyError that is raised while `error` is handled."""
+    later = KeyError("weights")
+    later.__context__ = error
+    return later
+
+
+def test_it_is_known_behind_another_error():
+    told = pytest.raises(UserError, match=r"out of memory \(20.00 GiB.*lower --batch_size")
+    with told, memory_advice("lower --batch_size"):
+        raise raised_in_handling(CUDA)
+    caused = KeyError("weights")
+    caused.__cause__ = CUDA
+    assert is_out_of_memory(caused)
+
+
+def test_what_led_to_no_error_of_its_own_passes():
+    assert not is_out_of_memory(raised_in_handling(RuntimeError("mat1 and mat2")))
+    told = UserError("checkpoint x: damaged")
+    told.__context__ = CUDA
+    with pytest.raises(UserError, match="damaged"), memory_advice("lower --batch_size"):
+        raise told
 
 
 def test_other_errors_pass():
