@@ -44,7 +44,7 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
         "--precision",
         choices=("auto", "fp32", "bf16"),
         default="fp32",
-        help="auto: bf16 where the GPU has it",
+        help="auto: bf16 where the GPU has it; fp32: all digits, no TF32",
     )
     add_network_arguments(parser)
     args = parser.parse_args(argv)

@@ -43,7 +43,12 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     add_data_arguments(parser)
     add("--batch_size", type=positive_int, default=256, help="of all processes together")
     add("--gpus", type=gpu_list, metavar="0,1,...", help="GPUs, one process each (default 0)")
-    add("--precision", choices=("auto", "fp32", "bf16"), default="fp32", help="auto: bf16 on GPUs")
+    add(
+        "--precision",
+        choices=("auto", "fp32", "bf16"),
+        default="fp32",
+        help="auto: bf16 where the GPU has it; fp32: all digits, no TF32",
+    )
     add_network_arguments(parser)
     args = parser.parse_args(argv)
     check_data_path(args)

@@ -142,7 +142,7 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
         "--precision",
         choices=("auto", "fp32", "bf16"),
         default="auto",
-        help="auto: bf16 where the GPU has it",
+        help="auto: bf16 where the GPU has it; fp32: all digits, no TF32",
     )
     add(
         "--save_memory",

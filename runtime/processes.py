@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from runtime.errors import UserError
 from runtime.interruption import Interrupted, Interruption
 from runtime.progress import progress_bar
+from speed.gpu import set_up_gpu
 
 LOST = "another process of this run has ended; start it again with --resume"
 
@@ -105,7 +106,7 @@ class Processes:
         self.interruption = interruption or Interruption()
         self._asked_before: _Answer | None = None
         if device.type == "cuda":
-            torch.cuda.set_device(device)
+            set_up_gpu(device)
         self.rank, self.size = 0, 1
         if launched():
             self.rank, self.size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -187,6 +188,7 @@ class Processes:
         digests = self.gather(digest.hexdigest())
         differing = [rank for rank, digest in enumerate(digests) if digest != digests[0]]
         if differing:
+            self.close()  # all processes have found the same
             raise UserError(
                 f"processes {differing} hold other weights or vectors than process 0; a machine "
                 "computes wrongly, or they run different versions; go on from the last checkpoint "
@@ -231,10 +233,11 @@ class Processes:
                 torch.distributed.broadcast(buffer, src=0)
 
     def close(self) -> None:
-        """Leave the group."""
+        """Leave the group; for all processes at the same place."""
         if torch.distributed.is_initialized():
             # Nobody hangs up while another is still in its last collective.
-            torch.distributed.barrier()
+            gpu = [self.device.index] if self.device.type == "cuda" else None
+            torch.distributed.barrier(device_ids=gpu)
             torch.distributed.destroy_process_group()
 
 
