@@ -45,7 +45,8 @@ class FlatTensors(Mapping[str, Tensor]):
 
     def to(self, device: torch.device | str) -> "FlatTensors":
         """The same on `device`: one copy for each dtype."""
-        moved = copy.copy(self)
+        moved = FlatTensors({})
+        moved._places = self._places
         moved.pieces = {dtype: piece.to(device) for dtype, piece in self.pieces.items()}
         return moved
 
@@ -55,8 +56,10 @@ class FlatTensors(Mapping[str, Tensor]):
 
     def __setstate__(self, state: dict) -> None:
         self._places = state["_places"]
-        # Of a GPU "cuda" is this process's own, whatever number the sender's has.
-        self.pieces = {dtype: piece.to(kind) for dtype, (kind, piece) in state["pieces"].items()}
+        self.pieces = {}
+        for dtype, (kind, piece) in state["pieces"].items():
+            own = torch.cuda.current_device() if kind == "cuda" else None
+            self.pieces[dtype] = piece.to(torch.device(kind, own))
 
 
 def on_cpu(content: object) -> object:

@@ -29,11 +29,12 @@ class Interruption:
 
     Attributes:
         signal: the first signal that came; 0 if none has.
+        deferred: whether a signal waits for a step's end, where all processes stop together.
     """
 
     def __init__(self) -> None:
         self.signal = 0
-        self._deferred = False
+        self.deferred = False
 
     @contextmanager
     def handled(self, twice: bool) -> Iterator[None]:
@@ -51,7 +52,7 @@ class Interruption:
                 signal.signal(signal.SIGINT, signal.SIG_DFL)
             if not self.signal:
                 self.signal = number
-                if not self._deferred:
+                if not self.deferred:
                     self.check()
 
         before = {number: signal.signal(number, receive) for number in handled}
@@ -63,7 +64,7 @@ class Interruption:
 
     def defer(self) -> None:
         """From now on a signal waits until `check` is called: the step at hand is finished."""
-        self._deferred = True
+        self.deferred = True
 
     def check(self) -> None:
         """Stop here if a signal has asked to.

@@ -7,6 +7,7 @@ import signal
 import sys
 from argparse import Namespace
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -59,6 +60,9 @@ def run_session(
                     "stopped by %s%s; go on with: %s",
                     signal.Signals(stop.signal).name, stop.place, _resume_command(args, run),
                 )  # fmt: skip
+            if interruption.deferred:
+                with suppress(RuntimeError):  # another process has ended meanwhile
+                    processes.close()
             raise
         except OSError as error:
             if run is None or not _is_of_folder(error, run.path):

@@ -699,7 +699,8 @@ confusion matrix transposed
 training/loop.py | test_training_processes
 batch norm's statistics not shared before validation
 -     processes.share_buffers(network)
-+
+-     meter
++     meter
 a confusion matrix of the main process's images only
 -         processes.sum(confusion)
 +         pass

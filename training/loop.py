@@ -78,6 +78,8 @@ def fit(
             )
         except Interrupted as stop:
             stop.place = f" after step {state.so_far.step}/{data.steps} of epoch {epoch + 1}"
+            # The main process's are saved, and all must judge them alike.
+            processes.share_buffers(network)
             trainer.refuse_non_finite(stop.place.strip(), rate)
             state.save_interrupted(time.monotonic() - started)
             raise
@@ -163,8 +165,12 @@ class Trainer:
         self.precision = choose_precision(args.precision, self.processes.device)
         self.network: nn.Module = state.network
         if self.processes.size > 1:
-            # Static, because a genotype may leave parts of the network unused.
-            self.network = DistributedDataParallel(state.network, static_graph=True)
+            # Static, because a genotype may leave parts of the network unused. Batch norm's
+            # statistics are no use to a training step; `share_buffers` hands them out before
+            # they are.
+            self.network = DistributedDataParallel(
+                state.network, static_graph=True, broadcast_buffers=False
+            )
 
     def train_epoch(self, learning_rate: float) -> dict[str, float]:
         """Train for the rest of an epoch; returns the `Meter`'s result over all processes.
@@ -239,6 +245,7 @@ class Trainer:
             self._stop(f"the training loss is infinite or NaN {place}", learning_rate)
 
     def _stop(self, what: str, learning_rate: float) -> NoReturn:
+        self.processes.close()  # they all stop here
         raise UserError(
             f"{what}, at learning rate {learning_rate:g}; {self.state.kept}; train again with a "
             "lower --learning_rate or --grad_clip"
