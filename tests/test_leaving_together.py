@@ -6,6 +6,7 @@ from argparse import Namespace
 
 import pytest
 import torch
+from helpers import call_script, write_small_set
 from test_training_recipe import random_batches, trainer_of
 
 from genotypes import RelativeNAS
@@ -52,6 +53,22 @@ def test_a_loss_that_is_not_finite_closes_the_group(group):
     with pytest.raises(UserError, match="validation loss is nan"):
         trainer.refuse_non_finite("after epoch 1", 0.1, math.nan)
     assert group == [None, "left"]
+
+
+def test_an_interrupted_epoch_is_judged_by_the_main_processes_statistics(monkeypatch, tmp_path):
+    def interrupted(trainer, _):
+        trainer.state.network.stem[1].running_var.fill_(math.inf)
+        raise Interrupted(signal.SIGTERM)
+
+    monkeypatch.setattr("training.loop.Trainer.train_epoch", interrupted)
+    # As if the main process's were all 1.
+    monkeypatch.setattr(
+        Processes,
+        "share_buffers",
+        lambda _, network: [buffer.fill_(1) for buffer in network.buffers()],
+    )
+    flags = [*write_small_set(tmp_path / "data"), "--save", tmp_path / "EXP"]
+    assert call_script("train", flags, monkeypatch) == 128 + signal.SIGTERM
 
 
 def test_processes_that_disagree_close_the_group(group, monkeypatch):

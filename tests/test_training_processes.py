@@ -35,11 +35,13 @@ def train_and_evaluate(rank, folder):
     training, validation = parts()[rank]
     network = new_network()
     trainer = trainer_of(network, training, processes)
+    network.stem[1].running_mean.fill_(100 * rank)
     train = trainer.train_epoch(0.05)
+    own_mean = network.stem[1].running_mean.clone()
     confusion = torch.full((5, 5), 3)
     result = evaluate(network, validation, processes, torch.float32, confusion)
     content = {"state": network.state_dict(), "train": train, "result": result}
-    torch.save(content | {"confusion": confusion}, folder / f"{rank}.pt")
+    torch.save(content | {"confusion": confusion, "own_mean": own_mean}, folder / f"{rank}.pt")
     processes.close()
 
 
@@ -74,6 +76,10 @@ def plain():
 def test_processes_step_by_the_mean_of_their_gradients(outcomes, plain):
     for outcome in outcomes:
         torch.testing.assert_close(outcome["state"], plain.state_dict(), rtol=1e-5, atol=1e-7)
+
+
+def test_training_steps_send_no_statistics(outcomes):
+    assert outcomes[0]["own_mean"].max() < 50 < outcomes[1]["own_mean"].min()
 
 
 def test_results_are_those_of_all_processes_images_with_the_main_ones_statistics(outcomes, plain):
