@@ -28,7 +28,11 @@ PRIMITIVES = (
     "dil_conv_3x3",
     "dil_conv_5x5",
 )
-"""The candidate operations of the search, in the order that the search vector numbers them."""
+"""The candidate operations of the search, in the order that the search vector numbers them.
+
+A new one goes to the end, for the order also numbers the supernet's weights. It needs a constructor
+in operations.py, and a colour and a label in report/cell_drawing.py.
+"""
 
 OPERATION_NAMES = (*PRIMITIVES, "sep_conv_7x7", "conv_7x1_1x7")
 """Every operation that a genotype may name; the last two occur in published cells only."""

@@ -123,7 +123,10 @@ OPERATIONS: dict[str, Callable[[int, int], nn.Module]] = {
 
 
 def drop_path(x: Tensor, probability: float) -> Tensor:
-    """Zero whole samples of `x` (N, C, H, W) with `probability`, and scale up the others."""
+    """Zero whole samples of `x` (N, C, H, W) with `probability`, and scale up the others.
+
+    The cells leave out skip connections (`nn.Identity`), so that one way always stays open.
+    """
     keep = 1.0 - probability
     mask = torch.empty(x.shape[0], 1, 1, 1, dtype=x.dtype, device=x.device).bernoulli_(keep)
     return x * mask.div_(keep)

@@ -10,38 +10,38 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batching:
-    """One way for all sets of images, in memory or decoded as they are needed.
+    """The same for images in memory and for those that are decoded as they are needed.
 
     Attributes:
         batch_size: of all processes together.
         device: where the batches are augmented and used.
         rank: this process's number among those that share the batches.
-        size: number of those processes; each takes every `size`-th image.
+        processes: their number; each takes every `processes`-th image.
     """
 
     batch_size: int
     device: torch.device
     rank: int = 0
-    size: int = 1
+    processes: int = 1
 
     @property
-    def own(self) -> slice:
+    def own_part(self) -> slice:
         """This process's part of a batch."""
-        return slice(self.rank, None, self.size)
+        return slice(self.rank, None, self.processes)
 
     @property
-    def own_size(self) -> int:
-        """Images of a batch in each process, where they need not be the same for all."""
-        return max(1, self.batch_size // self.size)
+    def size_of_own(self) -> int:
+        """Images in a batch of validation in each process; the last one's may be fewer."""
+        return max(1, self.batch_size // self.processes)
 
     def steps(self, images: int) -> int:
         """Number of training batches that `images` make.
 
-        Batch norm needs two images in each process: a smaller last batch is left out, and so are
-        all batches where even whole ones are smaller.
+        Batch norm needs two images in each process. A smaller last batch is left out; with a
+        `batch_size` below that there are no batches.
         """
         whole, rest = divmod(images, self.batch_size)
-        smallest = 2 * self.size
+        smallest = 2 * self.processes
         return whole * (self.batch_size >= smallest) + (rest >= smallest)
 
 
@@ -59,7 +59,7 @@ class Batches(Protocol):
     def training_batches(self, seed: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """This process's part of one pass in an order drawn from `seed`, augmented.
 
-        The first `first_step` batches are left out; the others are as they are without that.
+        The first `first_step` batches are left out, which does not change the others.
         """
 
     def validation_batches(self) -> Iterator[tuple[Tensor, Tensor]]:

@@ -104,7 +104,7 @@ def decoded_training_batches(
     order = np.random.default_rng(derive_seed(seed, 1)).permutation(len(images))
     size = loading.batching.batch_size
     batches = [
-        order[step * size : (step + 1) * size][loading.batching.own]
+        order[step * size : (step + 1) * size][loading.batching.own_part]
         for step in range(loading.batching.steps(len(images)))
     ]
     crops = partial(_random_crops, loading, derive_seed(seed, 2))
@@ -116,7 +116,9 @@ def augment(pixels: Tensor, loading: Loading, seed: int) -> Tensor:
     """Flips and changes of colour: (n, 3, H, W), uint8, or float32 if colours were changed."""
     batching, device = loading.batching, loading.batching.device
     generator = Generator().manual_seed(seed)
-    draws = torch.rand(batching.batch_size, 5, generator=generator)[batching.own][: len(pixels)]
+    draws = torch.rand(batching.batch_size, 5, generator=generator)[batching.own_part][
+        : len(pixels)
+    ]
     pixels = flip(pixels, to_device(draws[:, 0] < 0.5, device))
     if any(loading.jitter):
         strengths = torch.tensor(loading.jitter)
@@ -135,8 +137,8 @@ def evaluation_batches(images: EncodedImages, loading: Loading) -> Iterator[tupl
     """
     batching = loading.batching
     mean, std = loading.statistics.tensors(batching.device)
-    own = np.arange(len(images))[batching.own]
-    size = batching.own_size
+    own = np.arange(len(images))[batching.own_part]
+    size = batching.size_of_own
     batches = [own[start : start + size] for start in range(0, len(own), size)]
     crops = partial(_center_crops, loading)
     # Decoded in full, so that results can be compared with those of others.
@@ -194,7 +196,7 @@ class DecodedBatches(Dataset):
 def _random_crops(loading: Loading, seed: int, step: int) -> list[Crop]:
     generator = np.random.default_rng(derive_seed(seed, step))
     batching = loading.batching
-    draws = generator.random((batching.batch_size, CROP_ATTEMPTS, 4))[batching.own]
+    draws = generator.random((batching.batch_size, CROP_ATTEMPTS, 4))[batching.own_part]
     return [partial(random_crop_box, draws=own, scale=loading.crop_scale) for own in draws]
 
 

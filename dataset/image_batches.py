@@ -14,7 +14,10 @@ from utils import derive_seed, to_device
 
 @dataclass(frozen=True)
 class ImageBatches:
-    """A set to train on and one to validate on, in batches (see `Batches`)."""
+    """A set to train on and one to validate on, in batches (see `Batches`).
+
+    A search validates on a part of the training images, a training on the test images.
+    """
 
     train_set: ImageSet
     validation_set: ImageSet
@@ -61,7 +64,7 @@ def training_batches(
     batches = order.split(batching.batch_size)
     for step in range(first_step, batching.steps(len(image_set))):
         generator.manual_seed(derive_seed(seed, batching.rank, step))
-        images, labels = _to_device(image_set, batches[step][batching.own], device)
+        images, labels = _to_device(image_set, batches[step][batching.own_part], device)
         yield augment(images, augmentation, mean, std, generator), labels
 
 
@@ -70,9 +73,9 @@ def evaluation_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """This process's part of the set in order, normalised; each image once over all processes."""
     mean, std = statistics.tensors(batching.device)
-    own = torch.arange(len(image_set), device=image_set.images.device)[batching.own]
-    for first in range(0, len(own), batching.own_size):
-        indices = own[first : first + batching.own_size]
+    own = torch.arange(len(image_set), device=image_set.images.device)[batching.own_part]
+    for first in range(0, len(own), batching.size_of_own):
+        indices = own[first : first + batching.size_of_own]
         images, labels = _to_device(image_set, indices, batching.device)
         yield normalize(images, mean, std), labels
 

@@ -18,6 +18,8 @@ from runtime.errors import UserError
 from runtime.untrusted import load_json
 
 SET_NAMES = ("cifar10", "cifar100", "digits", "folder")
+"""A new set also needs a branch in `load_image_set`, and in `set_augmentation` if its images must
+not be mirrored."""
 
 DIGITS_FILE = Path(__file__).parent / "digits.npz"
 

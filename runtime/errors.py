@@ -1,4 +1,8 @@
-"""The one exception for mistakes that a user can mend, and how a script ends."""
+"""The one exception for mistakes that a user can mend, and how a script ends.
+
+Its line is made where the mistake is found and printed here, on stderr. What a run survives is a
+warning in its log instead; what a report has to leave out is said in the report.
+"""
 
 import io
 import signal

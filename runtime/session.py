@@ -1,4 +1,4 @@
-"""A run from its folder's first line to its last, also when it is stopped or the disk fills up."""
+"""A run from the making of its folder to its end, also when it is stopped or the disk fills up."""
 
 import errno
 import os

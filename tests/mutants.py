@@ -1257,7 +1257,7 @@ images drawn with replacement
 - torch.randperm(len(image_set), generator=shuffle, device=data_device)
 + torch.randint(len(image_set), (len(image_set),), generator=shuffle)
 all processes train on all images
-- batches[step][batching.own]
+- batches[step][batching.own_part]
 + batches[step]
 
 dataset/batching.py | test_image_recipe
@@ -1275,7 +1275,7 @@ validation images augmented
 +             images, Augmentation(4, True, 0), mean, std, Generator(batching.device)
 +         ), labels
 all processes validate on all images
-- device=image_set.images.device)[batching.own]
+- device=image_set.images.device)[batching.own_part]
 + device=image_set.images.device)
 a test image left out
 - own = torch.arange(len(image_set), device
@@ -1394,10 +1394,10 @@ order of the changes not drawn
 - order = torch.randperm(4, generator=generator).tolist()
 + order = list(range(4))
 the same flips in all processes
-- generator=generator)[batching.own][: len(pixels)]
-+ generator=generator)[: len(pixels)]
+- draws = draws[batching.own_part][: len(pixels)]
++ draws = draws[: len(pixels)]
 the same crops in all processes
-- random((batching.batch_size, CROP_ATTEMPTS, 4))[batching.own]
+- random((batching.batch_size, CROP_ATTEMPTS, 4))[batching.own_part]
 + random((batching.batch_size, CROP_ATTEMPTS, 4))
 the same crops in each step
 - np.random.default_rng(derive_seed(seed, step))
@@ -1426,12 +1426,12 @@ ImageNet's last batch left out
 - + (rest >= smallest)
 +
 a last batch too small for batch norm
-- smallest = 2 * self.size
-+ smallest = self.size
+- smallest = 2 * self.processes
++ smallest = self.processes
 
 dataset/encoded_batches.py | test_imagenet_recipe
 all processes validate on all of ImageNet
-- own = np.arange(len(images))[batching.own]
+- own = np.arange(len(images))[batching.own_part]
 + own = np.arange(len(images))
 last validation batch left out
 - batches = [own[start : start + size] for start in range(0, len(own), size)]
@@ -1503,7 +1503,7 @@ training: rank and size left out
 
 dataset/image_batches.py | test_image_recipe
 validation: rank and size left out
-- range(0, len(own), batching.own_size)
+- range(0, len(own), batching.size_of_own)
 + range(0, len(own), batching.batch_size)
 
 train.py | test_image_recipe

@@ -23,7 +23,7 @@ from training.trained_network import build_network
 from utils import Meter, all_finite, autocast, choose_precision, clip_gradients, derive_seed
 
 LARGEST_CONFUSION = 200
-"""Of more classes no confusion matrix is kept."""
+"""With more classes than this no confusion matrix is kept."""
 
 
 def fit(
@@ -39,11 +39,12 @@ def fit(
 
     Writes `last.pt` and `best.pt` after each epoch, `last.pt` also when it is interrupted in one.
     Neither is ever written with weights that are not finite, or after an epoch whose validation
-    loss is not.
+    loss is not finite.
 
     Args:
-        description: of the network, by `describe_network`, and what a test script needs beside.
-        learning_rate: of an epoch, from 0.
+        description: of the network, by `describe_network`; with it the image set, image size,
+            mean and deviation, for the scripts that test it.
+        learning_rate: gives an epoch's, which are counted from 0.
         label_smoothing: of both heads' cross-entropy in training.
         class_names: if given, the best checkpoint's confusion matrix is kept, for the report.
 
@@ -70,6 +71,7 @@ def fit(
     for epoch in range(state.epoch, args.epochs):
         started = time.monotonic() - state.so_far.seconds
         rate = learning_rate(epoch)
+        # From 0 in the first epoch, linearly.
         network.drop_path_prob = args.drop_path_prob * epoch / args.epochs
         try:
             train = trainer.train_epoch(rate)
@@ -127,7 +129,7 @@ class FirstNonFinite:
 
     Args:
         device: where the numbers are.
-        steps: number of steps before the first that it sees.
+        steps: number of steps already done.
     """
 
     def __init__(self, device: torch.device, steps: int = 0) -> None:
@@ -191,8 +193,8 @@ class Trainer:
             name, "step", self.data.steps, so_far.step, shown=self.processes.is_main,
         )  # fmt: skip
         for step, (images, labels) in enumerate(batches, start=so_far.step + 1):
-            # What drop path draws from. By step, so that an epoch can be taken up again anywhere;
-            # by rank, so that processes do not all drop the same.
+            # Drop path draws from this. Anew in each step, so that a resumed epoch draws the same
+            # numbers; by rank, so that processes do not all drop the same.
             torch.manual_seed(derive_seed(self.args.seed, epoch, self.processes.rank, step))
             total, loss, logits = self._step(images, labels)
             losses.update(total)
@@ -247,8 +249,8 @@ class Trainer:
     def _stop(self, what: str, learning_rate: float) -> NoReturn:
         self.processes.close()  # they all stop here
         raise UserError(
-            f"{what}, at learning rate {learning_rate:g}; {self.state.kept}; train again with a "
-            "lower --learning_rate or --grad_clip"
+            f"{what}, at learning rate {learning_rate:g}; {self.state.last_good}; train again "
+            "with a lower --learning_rate or --grad_clip"
         )
 
 
@@ -298,7 +300,7 @@ def _result_of_all(meter: Meter, processes: Processes) -> dict[str, float]:
 
 
 def new_confusion(classes: int, device: torch.device) -> Tensor | None:
-    """Room for `evaluate`'s counts; None for no classes, or too many."""
+    """A matrix of zeros for `evaluate` to count in; None for no classes, or too many."""
     if not 0 < classes <= LARGEST_CONFUSION:
         return None
     return torch.zeros((classes, classes), dtype=torch.int64, device=device)

@@ -1,4 +1,4 @@
-"""What a training has reached: kept after each epoch, also in the middle of one, and restored."""
+"""How far a training got: saved after each epoch, or where one is interrupted, and restored."""
 
 import math
 from argparse import Namespace
@@ -82,9 +82,9 @@ class TrainingState:
     Attributes:
         optimizer: SGD.
         epoch: number of epochs done.
-        so_far: what is done of the next one.
+        so_far: what is done of the epoch that is not finished.
         best_top1: the best validation accuracy so far, in percent.
-        kept: which checkpoint the user can go back to, in words.
+        last_good: which checkpoint the user can go back to, in words.
     """
 
     def __init__(self, args: Namespace, run: Run, network: nn.Module, description: dict) -> None:
@@ -97,7 +97,7 @@ class TrainingState:
         self.epoch = 0
         self.so_far = EpochSoFar(run.processes.device)
         self.best_top1 = -math.inf
-        self.kept = "there is no good checkpoint yet"
+        self.last_good = "there is no good checkpoint yet"
 
     def resume(self, epochs: int, steps: int) -> None:
         """Go on from the run's newest checkpoint, if it got as far as writing one.
@@ -118,7 +118,9 @@ class TrainingState:
             self.epoch, self.best_top1 = state["epoch"], state["best_top1"]
             if state["epoch_so_far"]:
                 self.so_far.load_state_dict(state["epoch_so_far"], self.run.processes)
-            self._keep(f"after epoch {self.epoch} and {self.so_far.step} steps of the next")
+            self._say_last_good(
+                f"after epoch {self.epoch} and {self.so_far.step} steps of the next"
+            )
         # An epoch may have been recorded and not saved; it is trained again, and recorded again.
         self.run.truncate_history(self.epoch)
         self.run.log.info(
@@ -138,7 +140,7 @@ class TrainingState:
         self.so_far = EpochSoFar(self.run.processes.device)
         is_best = top1 > self.best_top1
         self.best_top1 = max(self.best_top1, top1)
-        self._keep(f"of epoch {self.epoch}")
+        self._say_last_good(f"of epoch {self.epoch}")
         return is_best
 
     def save_best(self, top1: float) -> None:
@@ -160,9 +162,9 @@ class TrainingState:
             "best_top1": self.best_top1,
         }
 
-    def _keep(self, which: str) -> None:
+    def _say_last_good(self, which: str) -> None:
         path = self.run.path(LAST_CHECKPOINT) or LAST_CHECKPOINT
-        self.kept = f"the last good checkpoint is {path}, {which}"
+        self.last_good = f"the last good checkpoint is {path}, {which}"
 
 
 def load_last(path: Path, network: nn.Module, epochs: int, steps: int) -> dict | None:
