@@ -116,9 +116,8 @@ def augment(pixels: Tensor, loading: Loading, seed: int) -> Tensor:
     """Flips and changes of colour: (n, 3, H, W), uint8, or float32 if colours were changed."""
     batching, device = loading.batching, loading.batching.device
     generator = Generator().manual_seed(seed)
-    draws = torch.rand(batching.batch_size, 5, generator=generator)[batching.own_part][
-        : len(pixels)
-    ]
+    draws = torch.rand(batching.batch_size, 5, generator=generator)
+    draws = draws[batching.own_part][: len(pixels)]
     pixels = flip(pixels, to_device(draws[:, 0] < 0.5, device))
     if any(loading.jitter):
         strengths = torch.tensor(loading.jitter)
