@@ -152,9 +152,11 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     )
     add(
         "--cuda_graphs",
-        action=BooleanOptionalAction,
-        default=False,
-        help="launch each step as one CUDA graph",
+        nargs="?",
+        choices=("auto", "on", "off"),
+        default="auto",
+        const="on",
+        help="launch each step as one CUDA graph; auto: on a GPU",
     )
     add("--report_freq", type=positive_int, default=50, help="log every so many training steps")
     add_tensorboard_argument(parser)
@@ -176,7 +178,7 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
         metavar="DIR",
         help="go on with the search in this run folder",
     )
-    args = parse_with_resume(parser, argv, CHANGEABLE_ON_RESUME)
+    args = parse_with_resume(parser, argv, CHANGEABLE_ON_RESUME, former_switches=("cuda_graphs",))
     args.data = os.path.abspath(args.data)
     if args.batch_size < 2:
         raise UserError(f"--batch_size {args.batch_size}: batch norm needs at least two images")
@@ -190,8 +192,8 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
 def main() -> None:
     args = parse_arguments()
     device = choose_device(args.device, args.gpu)
-    if args.cuda_graphs and device.type != "cuda":
-        raise UserError("--cuda_graphs: needs a CUDA GPU; leave it out on the CPU")
+    if args.cuda_graphs == "on" and device.type != "cuda":
+        raise UserError("--cuda_graphs on: needs a CUDA GPU; use auto or off on the CPU")
     run_session(
         "search",
         args,

@@ -26,12 +26,16 @@ def read_settings(path: str) -> dict:
 
 
 def parse_with_resume(
-    parser: ArgumentParser, argv: list[str] | None, changeable: tuple[str, ...]
+    parser: ArgumentParser,
+    argv: list[str] | None,
+    changeable: tuple[str, ...],
+    former_switches: tuple[str, ...] = (),
 ) -> Namespace:
     """Parse arguments; with `--resume DIR` the run's own settings come before them.
 
     Args:
         changeable: flags that may differ from the interrupted run's, beside `--resume` itself.
+        former_switches: flags that take "on" and "off", and had `--no-` in older versions.
 
     Raises:
         UserError: `DIR` is not a run folder of this script, or another flag differs from its
@@ -45,6 +49,9 @@ def parse_with_resume(
     script = settings.pop("script", None)
     if script != parser.prog:
         raise UserError(f"--resume {folder}: was made by {str(script)[:60]}; resume it with that")
+    for name in former_switches:
+        if isinstance(settings.get(name), bool):
+            settings[name] = "on" if settings[name] else "off"
     # What this version has no flag for, another one has written.
     known = {name: settings[name] for name in settings.keys() & vars(args).keys() - {"resume"}}
     for name, value in known.items():

@@ -5,11 +5,15 @@ what it learned, and the supernet holds the weight set again: both networks of a
 the same, and a pair's results are merged only when both are known.
 """
 
+import copy
 import logging
 import math
+import sys
 import time
 from argparse import Namespace
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -21,8 +25,19 @@ from model_search import ArchInfo, Supernet
 from report.run import Run
 from runtime.flat_tensors import FlatTensors
 from runtime.interruption import Interruption
-from speed.cuda_graphs import CudaGraphs, Recorder, ReplayedStep, Step
+from runtime.out_of_memory import is_out_of_memory
+from search.graph_check import (
+    DROP_PATH_PROB,
+    STEPS,
+    FirstBatches,
+    Learned,
+    check_agreement,
+    relative_rounding,
+)
+from speed.cuda_graphs import CudaGraphs, GraphsFailed, Recorder, ReplayedStep, Step, first_line
 from utils import Meter, all_finite, autocast, choose_precision, clip_gradients
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -64,7 +79,8 @@ class CandidateTrainer:
         data: what to train and validate on.
         precision: dtype of the computation, float32 or bfloat16.
         report_freq: log every so many training steps.
-        recorder: replays steps as CUDA graphs; None: all of them run as they are.
+        recorder: replays steps as CUDA graphs, as long as these work; None: all of them run as
+            they are.
         interruption: looked at after each step; a turn can be left there.
     """
 
@@ -84,6 +100,7 @@ class CandidateTrainer:
         self.report_freq = report_freq
         self.recorder = recorder
         self.interruption = interruption or Interruption()
+        self.graphs_checked = False
         self.log = logging.getLogger("relativenas")
 
     def take_turn(self, genotype: Genotype, recipe: TrainingRecipe, seed: int) -> Outcome:
@@ -92,11 +109,18 @@ class CandidateTrainer:
         Raises:
             Interrupted: a signal asked to stop. The supernet then holds what was learned so far.
         """
+        self._unless_graphs_fail(lambda: self._check_graphs(genotype, recipe, seed))
         started = time.monotonic()
         tensors = self.supernet.active_tensors(self.supernet.arch_info(genotype))
         weight_set = FlatTensors(tensors)
-        torch.manual_seed(seed)  # of drop path
-        self.train(genotype, recipe, seed)
+
+        def train() -> None:
+            with torch.no_grad():  # what a first try has learned
+                torch._foreach_copy_([*tensors.values()], list(weight_set.values()))
+            torch.manual_seed(seed)  # of drop path
+            self.train(genotype, recipe, seed)
+
+        self._unless_graphs_fail(train)
         loss, accuracy = self.validate(genotype)
         learned = FlatTensors(tensors)
         with torch.no_grad():
@@ -141,6 +165,9 @@ class CandidateTrainer:
 
     def validate(self, genotype: Genotype) -> tuple[float, float]:
         """Mean loss and accuracy in percent of `genotype` on the validation images."""
+        return self._unless_graphs_fail(lambda: self._validate(genotype))
+
+    def _validate(self, genotype: Genotype) -> tuple[float, float]:
         self.supernet.eval()
         arch_info = self.supernet.arch_info(genotype)
         meter = Meter(self.device)
@@ -163,6 +190,52 @@ class CandidateTrainer:
         # A candidate's steps differ in nothing but the images, so that one recording serves all.
         return ReplayedStep(step, self.recorder) if self.recorder else step
 
+    def _unless_graphs_fail(self, work: Callable[[], Result]) -> Result:
+        """What `work` comes to; if CUDA graphs fail in it, they are given up and it is redone."""
+        try:
+            return work()
+        except RuntimeError as error:
+            # Graphs keep memory that steps without them can use.
+            failed = isinstance(error, GraphsFailed) or is_out_of_memory(error)
+            if self.recorder is None or not failed:
+                raise
+            self.log.warning("going on without CUDA graphs: %s", first_line(error))
+        # Not in the handler: the error holds the memory of what has failed.
+        self.recorder = None
+        self.supernet.zero_grad()
+        return work()
+
+    def _check_graphs(self, genotype: Genotype, recipe: TrainingRecipe, seed: int) -> None:
+        """See to it that a candidate's first steps are the same with CUDA graphs and without.
+
+        Raises:
+            GraphsFailed: they are not, or they cannot be recorded.
+        """
+        if self.recorder is None or self.graphs_checked:
+            return
+        tensors = self.supernet.active_tensors(self.supernet.arch_info(genotype))
+        before = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        recipe = replace(recipe, drop_path_prob=max(recipe.drop_path_prob, DROP_PATH_PROB))
+        results = []
+        for recorder in (None, None, self.recorder):
+            few = copy.copy(self)
+            few.data, few.recorder = FirstBatches(self.data, STEPS), recorder
+            few.report_freq = sys.maxsize
+            torch.manual_seed(seed)
+            try:
+                few.train(genotype, recipe, seed)
+                learned = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+            finally:
+                with torch.no_grad():
+                    torch._foreach_copy_([*tensors.values()], [*before.values()])
+            loss, _ = few._validate(genotype)
+            results.append(Learned(learned, loss))
+        # Weights that grow without bounds are no measure; the next candidate may be one.
+        if all_finite(results[0].tensors.values()) and math.isfinite(results[0].loss):
+            rounding = relative_rounding(self.precision, self.device)
+            check_agreement(before, *results, rounding)
+            self.graphs_checked = True
+
 
 def make_trainer(args: Namespace, supernet: Supernet, data: Batches, run: Run) -> CandidateTrainer:
     """The trainer that the search's flags ask for."""
@@ -172,6 +245,6 @@ def make_trainer(args: Namespace, supernet: Supernet, data: Batches, run: Run) -
         data,
         choose_precision(args.precision, device),
         args.report_freq,
-        CudaGraphs(device) if args.cuda_graphs else None,
+        CudaGraphs(device) if device.type == "cuda" and args.cuda_graphs != "off" else None,
         run.processes.interruption,
     )

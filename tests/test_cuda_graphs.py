@@ -1,75 +1,188 @@
 """Steps replayed as recordings: what has to hold on any device, with a stand-in for the GPU's."""
 
+import json
+import logging
+from dataclasses import replace
+
+import pytest
 import torch
+from graph_like import GraphLike
 from helpers import TINY, assert_one_line, call_script
-from test_model_search import RECIPE, changed, make_supernet, make_trainer
+from test_model_search import RECIPE, changed, make_supernet, make_trainer, snapshot
 
-from genotypes import RelativeNAS
-from speed.cuda_graphs import WARM_UP_CALLS, ReplayedStep
-
-
-class StandIn:
-    """Replays by calling the function again, which reads its inputs where a graph would."""
-
-    def __init__(self):
-        self.calls = []
-
-    def run(self, function):
-        self.calls.append("run")
-        function()
-
-    def record(self, function):
-        self.calls.append("record")
-
-        def replay():
-            self.calls.append("replay")
-            function()
-
-        return replay
+import train_search
+from genotypes import DARTS_V2, RelativeNAS
+from search.graph_check import STEPS
+from speed.cuda_graphs import WARM_UP_CALLS, GraphsFailed, ReplayedStep
 
 
 def test_every_call_counts_once_and_sees_its_own_batch():
-    seen, places = [], set()
+    total, places = torch.zeros(4), set()
 
     def step(batch):
-        seen.append(batch.tolist())
+        total.add_(batch)
         places.add(batch.data_ptr())
 
-    recorder = StandIn()
+    recorder = GraphLike()
     replayed = ReplayedStep(step, recorder)
-    batches = [torch.full((4,), float(i)) for i in range(6)]
-    for batch in batches:
-        replayed(batch)
-    assert seen == [batch.tolist() for batch in batches]
+    for i in range(6):
+        replayed(torch.full((4,), 10.0**i))
+        assert total.tolist() == [float("1" * (i + 1))] * 4
     assert len(places) == 1  # a recording knows its inputs by their address
     assert recorder.calls == ["run"] * WARM_UP_CALLS + ["record"] + ["replay"] * 3
 
 
 def test_a_smaller_last_batch_runs_as_it_is():
-    seen = []
-    recorder = StandIn()
-    replayed = ReplayedStep(lambda batch: seen.append(len(batch)), recorder)
+    total = torch.zeros(())
+    recorder = GraphLike()
+    replayed = ReplayedStep(lambda batch: total.add_(batch.sum()), recorder)
     for size in (4, 4, 4, 4, 2):
-        replayed(torch.zeros(size))
-    assert seen == [4, 4, 4, 4, 2]
+        replayed(torch.ones(size))
+    assert total == 18
     assert recorder.calls[-2:] == ["replay", "run"]
 
 
-def test_a_turn_with_replayed_steps_learns_the_same():
+@pytest.mark.parametrize("drop_path_prob", [0.0, 0.2])
+def test_a_turn_with_replayed_steps_learns_the_same(drop_path_prob):
     # 20 images in batches of 4: both passes go past the warm-up.
+    recipe = replace(RECIPE, drop_path_prob=drop_path_prob)
     outcomes = []
-    recorders = (None, StandIn())
+    recorders = (None, GraphLike())
     for recorder in recorders:
         trainer = make_trainer(make_supernet(), recorder=recorder, batch_size=4)
-        outcomes.append(trainer.take_turn(RelativeNAS, RECIPE, seed=3))
+        trainer.graphs_checked = True
+        outcomes.append(trainer.take_turn(RelativeNAS, recipe, seed=3))
+    assert trainer.recorder is recorders[1]
     assert recorders[1].calls.count("record") == 2
     assert recorders[1].calls.count("replay") == 2 * (5 - WARM_UP_CALLS)
     assert outcomes[0].loss == outcomes[1].loss
+    assert outcomes[0].accuracy == outcomes[1].accuracy
     assert not changed(outcomes[0].weights, outcomes[1].weights)
 
 
-def test_needs_a_gpu(monkeypatch, capsys, tmp_path):
-    arguments = [*TINY, "--cuda_graphs", "--device", "cpu", "--save", tmp_path / "EXP"]
+def test_a_number_that_the_host_waits_for_cannot_be_recorded():
+    def step(batch):
+        batch.sum().item()
+
+    replayed = ReplayedStep(step, GraphLike())
+    for _ in range(WARM_UP_CALLS):
+        replayed(torch.ones(2))
+    with pytest.raises(GraphsFailed, match="capturing"):
+        replayed(torch.ones(2))
+
+
+def test_a_sum_bound_anew_is_lost_in_replays():
+    sums = [torch.zeros(())]
+
+    def step(batch):
+        sums[0] = sums[0] + batch.sum()
+
+    replayed = ReplayedStep(step, GraphLike())
+    for _ in range(6):
+        replayed(torch.ones(1))
+    assert sums[0] == WARM_UP_CALLS + 1
+
+
+class Failing(GraphLike):
+    """Cannot record any more after `good` recordings."""
+
+    def __init__(self, good, error):
+        super().__init__()
+        self.good, self.error = good, error
+
+    def record(self, function):
+        if self.calls.count("record") == self.good:
+            function()  # leaves gradients and statistics behind
+            raise self.error
+        return super().record(function)
+
+
+class Wrong(GraphLike):
+    """Replays something else than was recorded, in the recording `number`."""
+
+    def __init__(self, number):
+        super().__init__()
+        self.number = number
+
+    def record(self, function):
+        replay = super().record(function)
+        return (lambda: None) if self.calls.count("record") == self.number else replay
+
+
+NO_CAPTURE = RuntimeError("operation not permitted\nCUDA kernel errors might be reported later")
+NO_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+
+@pytest.mark.parametrize(
+    ("recorder", "reason"),
+    [
+        (Failing(0, NO_CAPTURE), "cannot be recorded: operation not permitted"),
+        (Failing(2, NO_CAPTURE), "cannot be recorded"),  # in the turn, after the check
+        (Failing(3, NO_CAPTURE), "cannot be recorded"),
+        (Failing(2, NO_MEMORY), "out of memory"),
+        (Wrong(1), "other weights"),
+        (Wrong(2), "the loss of the same steps"),
+    ],
+)
+def test_graphs_that_fail_are_given_up_with_one_warning(recorder, reason, caplog):
+    logging.getLogger("relativenas").propagate = True
+    expected = make_trainer(make_supernet(), batch_size=4)
+    trainer = make_trainer(make_supernet(), recorder=recorder, batch_size=4)
+    before = snapshot(trainer.supernet)
+    for genotype in (DARTS_V2, RelativeNAS):
+        plain = expected.take_turn(genotype, RECIPE, seed=3)
+        outcome = trainer.take_turn(genotype, RECIPE, seed=3)
+        assert (outcome.loss, outcome.accuracy) == (plain.loss, plain.accuracy)
+        assert not changed(outcome.weights, plain.weights)
+    assert not changed(before, trainer.supernet.state_dict())
+    assert trainer.recorder is None
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert warning.startswith("going on without CUDA graphs: ") and "\n" not in warning
+    assert reason in warning
+
+
+def test_an_error_of_a_step_itself_is_not_taken_for_one_of_graphs():
+    trainer = make_trainer(make_supernet(), recorder=GraphLike(), batch_size=4)
+    trainer.data.train_set.labels.fill_(7)  # of 3 classes
+    with pytest.raises((IndexError, RuntimeError), match="out of bounds"):
+        trainer.take_turn(RelativeNAS, RECIPE, seed=3)
+    assert trainer.recorder is not None
+
+
+def test_graphs_are_checked_once_and_change_nothing(caplog):
+    recorder = GraphLike()
+    trainer = make_trainer(make_supernet(), recorder=recorder, batch_size=4)
+    plain = make_trainer(make_supernet(), batch_size=4)
+    for genotype, checks in ((RelativeNAS, 1), (DARTS_V2, 0)):
+        recorder.calls.clear()
+        outcome = trainer.take_turn(genotype, RECIPE, seed=3)
+        assert recorder.calls.count("record") == 2 * (1 + checks)
+        expected = plain.take_turn(genotype, RECIPE, seed=3)
+        assert outcome.loss == expected.loss
+        assert not changed(outcome.weights, expected.weights)
+    assert STEPS > WARM_UP_CALLS
+    assert not caplog.records
+
+
+def test_on_needs_a_gpu(monkeypatch, capsys, tmp_path):
+    arguments = [*TINY, "--cuda_graphs", "on", "--device", "cpu", "--save", tmp_path / "EXP"]
     status = call_script("train_search", arguments, monkeypatch)
     assert_one_line(status, capsys, "--cuda_graphs", "GPU")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [(True, "on"), (False, "off"), ("auto", "auto"), ("on", "on"), (None, "auto")],
+)
+def test_settings_with_the_former_switch_are_understood(written, read, tmp_path):
+    settings = {"script": "train_search.py", "layers": 5}
+    if written is not None:
+        settings["cuda_graphs"] = written
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["train_search.py"])
+        args = train_search.parse_arguments(["--resume", str(tmp_path)])
+        changed = train_search.parse_arguments(["--resume", str(tmp_path), "--cuda_graphs", "off"])
+    assert (args.cuda_graphs, args.layers) == (read, 5)
+    assert changed.cuda_graphs == "off"
