@@ -109,7 +109,7 @@ class CandidateTrainer:
         Raises:
             Interrupted: a signal asked to stop. The supernet then holds what was learned so far.
         """
-        self._unless_graphs_fail(lambda: self._check_graphs(genotype, recipe, seed))
+        self._unless_graphs_fail(lambda: self.check_graphs(genotype, recipe, seed))
         started = time.monotonic()
         tensors = self.supernet.active_tensors(self.supernet.arch_info(genotype))
         weight_set = FlatTensors(tensors)
@@ -205,7 +205,7 @@ class CandidateTrainer:
         self.supernet.zero_grad()
         return work()
 
-    def _check_graphs(self, genotype: Genotype, recipe: TrainingRecipe, seed: int) -> None:
+    def check_graphs(self, genotype: Genotype, recipe: TrainingRecipe, seed: int) -> None:
         """See to it that a candidate's first steps are the same with CUDA graphs and without.
 
         Raises:

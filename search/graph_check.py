@@ -73,19 +73,16 @@ def check_agreement(
         raise GraphsFailed(
             f"with them the loss of the same steps is {replayed.loss:.6g}, not {plain.loss:.6g}"
         )
-    excess = torch.stack(
-        [
-            _excess(
-                first, plain.tensors[name], again.tensors[name], replayed.tensors[name], rounding
-            )
-            for name, first in before.items()
-        ]
-    )
-    worst, place = excess.nan_to_num(nan=torch.inf).max(dim=0)
-    if worst > 1:
+    excess = [
+        _excess(first, plain.tensors[name], again.tensors[name], replayed.tensors[name], rounding)
+        for name, first in before.items()
+    ]
+    worst = torch.stack(excess).nan_to_num(nan=torch.inf)
+    times, place = worst.max().item(), int(worst.argmax())
+    if times > 1:
         raise GraphsFailed(
-            f"with them the same steps make other weights ({list(before)[int(place)]} differs "
-            f"{worst:.1f} times more than rounding explains)"
+            f"with them the same steps make other weights ({list(before)[place]} differs "
+            f"{times:.1f} times more than rounding explains)"
         )
 
 
