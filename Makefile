@@ -1,4 +1,4 @@
-.PHONY: search test stress mutants clean
+.PHONY: search gpu test stress mutants clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -6,6 +6,10 @@ BIN := .venv/bin
 # A real search on the embedded digits: 4 minutes at most on two CPU cores.
 search: .venv/installed
 	$(BIN)/python train_search.py --set digits --layers 5 --init_channels 8 --pop_size 8 --epochs 6 --batch_size 64 --no-cutout
+
+# Does everything work on the GPU here, and how fast? One page of Markdown in runs/.
+gpu: .venv/installed
+	$(BIN)/python benchmarks/gpu_check.py
 
 test: .venv/installed-dev
 	$(BIN)/ruff check .

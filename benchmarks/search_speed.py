@@ -60,6 +60,9 @@ PHASES = ("build", "train", "validate", "update")
 
 LOADER_WORKERS = 2
 
+MATRIX_SIZE = 4096
+"""Of the matrix product that the arithmetic is compared with."""
+
 SEARCH_TURNS = 20 * 50
 """Candidates in a search: population times generations."""
 
@@ -476,8 +479,8 @@ def print_limits(comparison: Comparison, seconds_training: float, dtype: torch.d
         loss.backward()
     steps = len(comparison.data.train_set) / len(images)
     multiply_adds = 3 * steps * flops.get_total_flops() / 2
-    matrix = torch.randn(4096, 4096, device=device, dtype=dtype)
-    matrix_rate = 2 * 4096**3 / median_seconds(lambda: matrix @ matrix, device)
+    matrix = torch.randn(MATRIX_SIZE, MATRIX_SIZE, device=device, dtype=dtype)
+    matrix_rate = 2 * MATRIX_SIZE**3 / median_seconds(lambda: matrix @ matrix, device)
     block = torch.empty(2**28, dtype=torch.uint8, device=device)
     copy = torch.zeros_like(block)
     bandwidth = 2 * block.nbytes / median_seconds(lambda: copy.copy_(block), device)

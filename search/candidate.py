@@ -37,6 +37,8 @@ from search.graph_check import (
 from speed.cuda_graphs import CudaGraphs, GraphsFailed, Recorder, ReplayedStep, Step, first_line
 from utils import Meter, all_finite, autocast, choose_precision, clip_gradients
 
+GIVEN_UP = "going on without CUDA graphs: %s"
+
 Result = TypeVar("Result")
 
 
@@ -199,7 +201,7 @@ class CandidateTrainer:
             failed = isinstance(error, GraphsFailed) or is_out_of_memory(error)
             if self.recorder is None or not failed:
                 raise
-            self.log.warning("going on without CUDA graphs: %s", first_line(error))
+            self.log.warning(GIVEN_UP, first_line(error))
         # Not in the handler: the error holds the memory of what has failed.
         self.recorder = None
         self.supernet.zero_grad()
