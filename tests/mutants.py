@@ -581,17 +581,17 @@ the host waits for the loss of each step
 +         loss.backward()
 +         loss.item()
 no second try from the weight set when graphs fail
--                 torch._foreach_copy_([*tensors.values()], weight_set)
+-                 torch._foreach_copy_([*tensors.values()], list(weight_set.values()))
 +                 pass
 random numbers not seeded again when graphs fail
 -         def train() -> None:
 -             with torch.no_grad():  # what a first try has learned
--                 torch._foreach_copy_([*tensors.values()], weight_set)
+-                 torch._foreach_copy_([*tensors.values()], list(weight_set.values()))
 -             torch.manual_seed(seed)  # of drop path
 +         torch.manual_seed(seed)  # of drop path
 +         def train() -> None:
 +             with torch.no_grad():  # what a first try has learned
-+                 torch._foreach_copy_([*tensors.values()], weight_set)
++                 torch._foreach_copy_([*tensors.values()], list(weight_set.values()))
 graphs that fail tried again
 -         self.recorder = None
 +         pass
