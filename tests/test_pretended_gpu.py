@@ -1,12 +1,11 @@
 """The scripts on a pretended GPU: one device in each operation, and no wait in any step."""
 
-import os
-import socket
 from collections import Counter
 
 import pytest
 import torch
 from helpers import TINY_IMAGENET, call_script, only_folder, write_lmdb_set, write_small_set
+from kill_harness import start_forks
 from pretended_gpu import GPU, OnGPU, pretended_gpu
 
 import train_search
@@ -47,7 +46,8 @@ def saved_like_on_the_cpu(path, network):
 
 def test_a_search_waits_twice_a_turn_and_for_its_checkpoints(tmp_path, monkeypatch):
     flags = [*write_small_set(tmp_path / "data"), "--batch_size", "4", "--device", "cuda"]
-    flags += ["--pop_size", "2", "--epochs", "1", "--save", tmp_path / "runs" / "EXP"]
+    flags += ["--pop_size", "2", "--epochs", "1", "--cuda_graphs", "off"]
+    flags += ["--save", tmp_path / "runs" / "EXP"]
     waits = waits_of("train_search", flags, monkeypatch)
     supernet = train_search.Supernet(2, 3, 3).to(memory_format=torch.channels_last)
     tensors = saved_like_on_the_cpu(only_folder(tmp_path / "runs") / "weight_set.pt", supernet)
@@ -135,17 +135,14 @@ class Refusing:
         return checked
 
 
-def search_and_evaluate(rank, port, folder):
+def search_and_evaluate(rank, folder):
     """One of two processes: a search, and the end of an epoch."""
-    torch.set_num_threads(1)
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
-    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
     flags = ["--set", "folder", "--data", str(folder), "--image_size", "8", "--layers", "3"]
     flags += ["--init_channels", "2", "--batch_size", "12", "--pop_size", "2", "--epochs", "1"]
     with pretended_gpu(), pytest.MonkeyPatch.context() as patch:
         collectives = Refusing(patch)
         processes = Processes(GPU)
-        args = train_search.parse_arguments([*flags, "--precision", "fp32"])
+        args = train_search.parse_arguments([*flags, "--precision", "fp32", "--cuda_graphs", "off"])
         train_search.search(args, Run(None, processes))
 
         network = NetworkCIFAR(2, 3, 3, False, RelativeNAS).to(GPU)
@@ -164,7 +161,6 @@ def search_and_evaluate(rank, port, folder):
 
 def test_two_processes_give_collectives_tensors_of_the_gpu(tmp_path):
     write_small_set(tmp_path)
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(search_and_evaluate, (port, tmp_path), nprocs=2)
+    for process in start_forks(2, lambda rank: search_and_evaluate(rank, tmp_path)):
+        process.join()
+        assert process.exitcode == 0
