@@ -128,15 +128,24 @@ def finite_array(numbers: list[list[float]], shape: tuple[int, int]) -> np.ndarr
 
 
 def slow_and_fast(
-    pair: tuple[int, int], losses: tuple[float, float]
+    pair: tuple[int, int], losses: tuple[float, float], excesses: tuple[float, float] = (0.0, 0.0)
 ) -> tuple[int, int] | tuple[None, None]:
     """Which of a pair is the slow and which the fast learner, as `(slow, fast)`.
 
     The lower loss is the fast learner's; of equal ones the first. A loss that is not finite is
     always the slow learner's; if neither is finite there is nobody to learn from: (None, None).
+
+    Args:
+        excesses: by how much each member is outside the budget of the search; 0: within it.
+            Feasibility goes before loss (Deb, 2000): who is within is fast, and of two outside
+            the one that is so by less, whatever their losses. If the only one within has no
+            finite loss there is nobody to learn from.
     """
-    first, second = (loss if math.isfinite(loss) else math.inf for loss in losses)
-    if first == second == math.inf:
+    first, second = (
+        (excess, 0.0 if excess > 0 else loss if math.isfinite(loss) else math.inf)
+        for excess, loss in zip(excesses, losses, strict=True)
+    )
+    if min(first, second) == (0, math.inf):
         return None, None
     return (pair[1], pair[0]) if first <= second else (pair[0], pair[1])
 

@@ -16,11 +16,12 @@ from runtime.arguments import ArgumentParser, expanded_path, positive_int
 from runtime.checkpoint import check_weights, load_checkpoint, published_state_dict
 from runtime.errors import UserError
 from runtime.untrusted import is_number, is_whole_number
+from sizes import TARGETS
 from utils import multiply_adds, parameter_count
 
 NETWORKS = {"cifar": NetworkCIFAR, "imagenet": NetworkImageNet}
 
-PUBLISHED_SIZES = {"cifar": (36, 20), "imagenet": (46, 14)}
+PUBLISHED_SIZES = {kind: (target.channels, target.layers) for kind, target in TARGETS.items()}
 """Channels of the first cells and number of cells, by kind of network."""
 
 LARGEST = {
