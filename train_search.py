@@ -2,7 +2,7 @@
 
 `search` is the paper's loop (Algorithm 1): pairs → train and validate both → who is slow → move →
 merge weights. The rules are in slow_fast_learning.py, the supernet in model_search.py, a
-candidate's turn in search/candidate.py.
+candidate's turn in search/candidate.py, the budget in search/budget.py.
 """
 
 import math
@@ -13,14 +13,11 @@ from argparse import BooleanOptionalAction, Namespace
 if __name__ == "__main__" and sys.flags.safe_path:  # python -I or -P: the root is not on the path
     sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 
-import torch
-
 from dataset.image_arguments import (
     add_augmentation_arguments,
     add_device_arguments,
     add_set_arguments,
 )
-from model_search import Supernet
 from report.run import Run
 from runtime.arguments import (
     ArgumentParser,
@@ -35,8 +32,8 @@ from runtime.arguments import (
 from runtime.errors import UserError, run_script
 from runtime.session import run_session
 from runtime.settings import parse_with_resume
+from search.budget import Budget, add_budget_arguments, check_budget
 from search.candidate import Outcome, TrainingRecipe, make_trainer
-from search.data import load_search_data
 from search.learners import LEARNERS
 from search.progress import Pair, SearchProgress
 from search.results import validate_population, write_results
@@ -53,16 +50,12 @@ CHANGEABLE_ON_RESUME = (
 
 def search(args: Namespace, run: Run) -> None:
     """Run the search to its end (Algorithm 1) and write what it found into the run folder."""
-    data = load_search_data(args, run)
-    torch.manual_seed(args.seed)
-    supernet = Supernet(
-        args.init_channels, data.train_set.num_classes, args.layers, args.save_memory
-    )
-    supernet.to(run.processes.device, memory_format=torch.channels_last)
-    weight_set = supernet.state_dict()
-    trainer = make_trainer(args, supernet, data, run)
+    budget = Budget.of(args)
+    trainer = make_trainer(args, run, budget)
+    weight_set = trainer.supernet.state_dict()
     learning = LEARNERS[args.learner](*search_bounds(), args.pop_size, args.seed)
-    progress = SearchProgress(run, args.epochs, learning, weight_set)
+    budget.draw_within(learning)
+    progress = SearchProgress(run, args.epochs, learning, weight_set, budget)
 
     def train_and_validate(pair: Pair) -> list[Outcome]:
         recipe = training_recipe(args, progress.generation)
@@ -75,7 +68,8 @@ def search(args: Namespace, run: Run) -> None:
     for pairs in progress.rounds():
         outcomes_of_pairs = run.processes.share_out(pairs, train_and_validate)
         for pair, outcomes in zip(pairs, outcomes_of_pairs, strict=True):
-            slow, fast = slow_and_fast(pair, tuple(outcome.loss for outcome in outcomes))
+            losses, excesses = zip(*((o.loss, o.excess) for o in outcomes), strict=True)
+            slow, fast = slow_and_fast(pair, losses, excesses)
             if fast is not None:
                 learning.move(slow, fast)
                 weights = {m: o.weights for m, o in zip(pair, outcomes, strict=True)}
@@ -83,8 +77,9 @@ def search(args: Namespace, run: Run) -> None:
             progress.record_pair(pair, outcomes, slow)
         progress.save()
 
-    population = validate_population(learning, trainer, run.processes)
-    write_results(args, run, population, weight_set, data.train_set.class_names)
+    population = validate_population(learning, trainer, budget, run.processes)
+    names = trainer.data.train_set.class_names
+    write_results(args, run, budget, population, weight_set, names)
     run.finish()
 
 
@@ -137,6 +132,7 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     add_set_arguments(parser)
     add_augmentation_arguments(parser)
     add_recipe_arguments(parser)
+    add_budget_arguments(parser)
     add_device_arguments(parser)
     add(
         "--precision",
@@ -186,6 +182,7 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
         raise UserError(
             f"--pop_size {args.pop_size}: pairs need an even number, from 2 to {MAX_POPULATION}"
         )
+    check_budget(args)
     return args
 
 

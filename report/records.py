@@ -12,6 +12,7 @@ import numpy as np
 
 from genotypes import PRIMITIVES, Genotype, genotype_from_dict
 from runtime.untrusted import is_number, is_whole_number
+from sizes import Size, Target
 
 POPULATION_FILE = "population.json"
 CONFUSION_FILE = "confusion.json"
@@ -27,10 +28,12 @@ class PairRecord:
     Attributes:
         generation: from 0.
         members: places in the population.
-        genotypes, losses, accuracies: of the two members; None for a number that is not finite.
-        slow: the slow learner's place; None if neither loss is finite.
+        genotypes, losses, accuracies: of the two members; None for a number that is not finite,
+            and for a member outside the budget.
+        slow: the slow learner's place; None if there was nobody to learn from.
         diversity: of the population after the pair's update.
         seconds: of both turns.
+        excesses: by how much each member was outside the budget; then it got no turn.
     """
 
     generation: int
@@ -41,6 +44,7 @@ class PairRecord:
     slow: int | None
     diversity: float
     seconds: float
+    excesses: tuple[float, float] = (0.0, 0.0)
 
     @classmethod
     def from_record(cls, record: dict) -> "PairRecord":
@@ -58,6 +62,8 @@ class PairRecord:
             slow=slow,
             diversity=_finite(record["diversity"]),
             seconds=_finite(record["seconds"]),
+            # Only searches within a budget write them.
+            excesses=_two(record.get("excesses", (0.0, 0.0)), _finite),
         )
 
 
@@ -135,9 +141,14 @@ class Generation:
         ]
         return {name: 100 * names.count(name) / len(names) for name in PRIMITIVES}
 
-    def scalars(self) -> dict[str, float]:
-        """What TensorBoard shows of a generation, by tag."""
+    def scalars(self, target: Target) -> dict[str, float]:
+        """What TensorBoard shows of a generation, by tag; sizes are those of the `target`."""
         scalars = {"diversity": self.diversity, "seconds": self.seconds}
+        sizes = [target.size(genotype) for pair in self.pairs for genotype in pair.genotypes]
+        scalars |= {
+            f"{name}/median": float(median)
+            for name, median in zip(Size._fields, np.median(sizes, axis=0), strict=True)
+        }
         for name, spread in (("loss", self.losses), ("accuracy", self.accuracies)):
             scalars[f"{name}/best"] = spread.best
             scalars[f"{name}/median"] = spread.median

@@ -103,13 +103,14 @@ def check_budget(args: Namespace) -> None:
     if not budget.is_given:
         return
     normal_sums, reduce_sums = (_sums(budget.target, reduction) for reduction in (False, True))
-    frame = budget.target.size(Genotype([], list(range(NODES)), [], list(range(NODES))))
+    nodes = list(range(2, NODES + 2))
+    around = np.array(budget.target.size(Genotype([], nodes, [], nodes)))  # without operations
     for normal_sum in normal_sums:
-        sizes = frame + normal_sum + reduce_sums
+        sizes = around + normal_sum + reduce_sums
         if ((sizes >= budget.smallest) & (sizes <= budget.largest)).all(axis=1).any():
             return
     smallest, largest = (
-        Size(*(frame + extreme(normal_sums, axis=0) + extreme(reduce_sums, axis=0)).tolist())
+        Size(*(around + extreme(normal_sums, axis=0) + extreme(reduce_sums, axis=0)).tolist())
         for extreme in (np.min, np.max)
     )
     flags = " ".join(
@@ -146,7 +147,8 @@ def _sums(target: Target, reduction: bool) -> np.ndarray:
 def add_budget_arguments(parser: ArgumentParser) -> None:
     """Add the flags of the budget and of the network that it is for."""
     group = parser.add_argument_group(
-        "budget", "limits for the size of the network that the cell is to be trained in, in millions"
+        "budget",
+        "limits for the size of the network that the cell is to be trained in, in millions",
     )
     add = group.add_argument
     add("--max_params", type=non_negative_float, help="largest number of parameters")

@@ -26,6 +26,8 @@ from report.run import Run
 from runtime.flat_tensors import FlatTensors
 from runtime.interruption import Interruption
 from runtime.out_of_memory import is_out_of_memory
+from search.budget import Budget
+from search.data import load_search_data
 from search.graph_check import (
     DROP_PATH_PROB,
     STEPS,
@@ -64,6 +66,8 @@ class Outcome:
         weights: copies of the trained parameters and buffers, by name, on the supernet's device;
             None if the loss is not finite, for such weights must not spread.
         seconds: how long the turn took.
+        excess: by how much the candidate is outside the budget. If it is, there was no turn:
+            loss and accuracy are NaN.
     """
 
     genotype: Genotype
@@ -71,6 +75,7 @@ class Outcome:
     accuracy: float
     weights: FlatTensors | None
     seconds: float
+    excess: float = 0.0
 
 
 class CandidateTrainer:
@@ -84,6 +89,7 @@ class CandidateTrainer:
         recorder: replays steps as CUDA graphs, as long as these work; None: all of them run as
             they are.
         interruption: looked at after each step; a turn can be left there.
+        budget: what is outside it gets no turn; None: everything gets one.
     """
 
     def __init__(
@@ -94,6 +100,7 @@ class CandidateTrainer:
         report_freq: int,
         recorder: Recorder | None = None,
         interruption: Interruption | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self.supernet = supernet
         self.data = data
@@ -103,6 +110,7 @@ class CandidateTrainer:
         self.recorder = recorder
         self.interruption = interruption or Interruption()
         self.graphs_checked = False
+        self.budget = budget
         self.log = logging.getLogger("relativenas")
 
     def take_turn(self, genotype: Genotype, recipe: TrainingRecipe, seed: int) -> Outcome:
@@ -111,6 +119,8 @@ class CandidateTrainer:
         Raises:
             Interrupted: a signal asked to stop. The supernet then holds what was learned so far.
         """
+        if self.budget and (excess := self.budget.excess(genotype)):
+            return Outcome(genotype, math.nan, math.nan, None, 0.0, excess)
         self._unless_graphs_fail(lambda: self.check_graphs(genotype, recipe, seed))
         started = time.monotonic()
         tensors = self.supernet.active_tensors(self.supernet.arch_info(genotype))
@@ -239,9 +249,19 @@ class CandidateTrainer:
             self.graphs_checked = True
 
 
-def make_trainer(args: Namespace, supernet: Supernet, data: Batches, run: Run) -> CandidateTrainer:
-    """The trainer that the search's flags ask for."""
+def make_trainer(args: Namespace, run: Run, budget: Budget) -> CandidateTrainer:
+    """The trainer that the search's flags ask for, with a new supernet and the images.
+
+    Raises:
+        UserError: the images cannot be read, or are too few.
+    """
     device = run.processes.device
+    data = load_search_data(args, run)
+    torch.manual_seed(args.seed)
+    supernet = Supernet(
+        args.init_channels, data.train_set.num_classes, args.layers, args.save_memory
+    )
+    supernet.to(device, memory_format=torch.channels_last)
     return CandidateTrainer(
         supernet,
         data,
@@ -249,4 +269,5 @@ def make_trainer(args: Namespace, supernet: Supernet, data: Batches, run: Run) -
         args.report_freq,
         CudaGraphs(device) if device.type == "cuda" and args.cuda_graphs != "off" else None,
         run.processes.interruption,
+        budget,
     )

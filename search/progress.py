@@ -12,6 +12,7 @@ from runtime.checkpoint import check_weights, load_newest_checkpoint, published_
 from runtime.errors import UserError
 from runtime.progress import format_seconds, progress_bar
 from runtime.untrusted import is_whole_number
+from search.budget import Budget
 from search.candidate import Outcome
 from slow_fast_learning import Population
 from utils import all_finite
@@ -28,6 +29,7 @@ class SearchProgress:
         run: where that is written.
         generations: of the whole search.
         learning, weight_set: what is saved and restored beside the counts.
+        budget: of the search; records say what was outside it.
 
     Attributes:
         generation: the current generation, from 0.
@@ -36,13 +38,19 @@ class SearchProgress:
     """
 
     def __init__(
-        self, run: Run, generations: int, learning: Population, weight_set: Mapping[str, Tensor]
+        self,
+        run: Run,
+        generations: int,
+        learning: Population,
+        weight_set: Mapping[str, Tensor],
+        budget: Budget,
     ) -> None:
         self.run = run
         self.processes = run.processes
         self.generations = generations
         self.learning = learning
         self.weight_set = weight_set
+        self.budget = budget
         self.generation = 0
         self.pairs: list[Pair] = []
         self.pairs_done = 0
@@ -99,19 +107,22 @@ class SearchProgress:
             "members": pair,
             "genotypes": [outcome.genotype._asdict() for outcome in outcomes],
             "losses": [_json_number(outcome.loss) for outcome in outcomes],
-            "accuracies": [outcome.accuracy for outcome in outcomes],
+            "accuracies": [_json_number(outcome.accuracy) for outcome in outcomes],
             "slow": slow,
             "diversity": self.learning.diversity(),
             "seconds": sum(outcome.seconds for outcome in outcomes),
         }
+        if self.budget.is_given:
+            record["excesses"] = [outcome.excess for outcome in outcomes]
         self.pairs_done += 1
         self._records.append(record)
         self.run.record(record)
         self.run.log.info(
-            "generation %d pair %d/%d: members %d and %d, losses %.4f and %.4f, "
+            "generation %d pair %d/%d: members %d and %d, losses %s and %s, "
             "accuracies %.2f %% and %.2f %%, slow learner %s, %s",
             self.generation + 1, self.pairs_done, len(self.pairs), *pair,
-            *(outcome.loss for outcome in outcomes), *(outcome.accuracy for outcome in outcomes),
+            *("outside the budget" if o.excess else f"{o.loss:.4f}" for o in outcomes),
+            *(outcome.accuracy for outcome in outcomes),
             "neither" if slow is None else slow, format_seconds(record["seconds"]),
         )  # fmt: skip
 
@@ -194,7 +205,7 @@ class SearchProgress:
             done, self.generations, own.diversity, own.losses.best,
             format_seconds(seconds), format_seconds(seconds_left),
         )  # fmt: skip
-        self.run.write_scalars(done, own.scalars())
+        self.run.write_scalars(done, own.scalars(self.budget.target))
         self.generation = done
         self.pairs = []
         self.pairs_done = 0

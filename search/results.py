@@ -1,35 +1,45 @@
 """What a search ends with: the final population, the best of it, and what to do with that."""
 
-import math
 import shlex
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from math import isfinite, nan
 from pathlib import Path
 
 from torch import Tensor
 
-from genotypes import GENOTYPE_FILE, genotype_from_dict
+from genotypes import GENOTYPE_FILE, Genotype, genotype_from_dict
 from report.records import POPULATION_FILE
 from report.run import Run
 from runtime.arguments import script_command
 from runtime.errors import UserError
 from runtime.processes import Processes
+from search.budget import Budget
 from search.candidate import CandidateTrainer
+from sizes import TARGETS
 from slow_fast_learning import Population, decode
 
 
 def validate_population(
-    learning: Population, trainer: CandidateTrainer, processes: Processes
+    learning: Population, trainer: CandidateTrainer, budget: Budget, processes: Processes
 ) -> list[dict]:
-    """Every member of the final population, validated with the final weight set."""
+    """Every member of the final population, validated with the final weight set.
+
+    Those outside the budget are not validated; their loss and accuracy are None.
+    """
+
+    def validate(genotype: Genotype) -> tuple[float, float]:
+        return (nan, nan) if budget.excess(genotype) else trainer.validate(genotype)
+
     genotypes = [decode(vector) for vector in learning.positions]
-    results = processes.share_out(genotypes, trainer.validate, "final validation")
+    results = processes.share_out(genotypes, validate, "final validation")
     return [
         {
             "genotype": genotype._asdict(),
             "vector": vector.tolist(),
-            "loss": loss if math.isfinite(loss) else None,
-            "accuracy": accuracy,
+            "loss": loss if isfinite(loss) else None,
+            "accuracy": accuracy if isfinite(accuracy) else None,
+            **budget.target.size(genotype)._asdict(),
         }
         for genotype, vector, (loss, accuracy) in zip(
             genotypes, learning.positions, results, strict=True
@@ -40,11 +50,18 @@ def validate_population(
 def write_results(
     args: Namespace,
     run: Run,
+    budget: Budget,
     population: list[dict],
     weight_set: Mapping[str, Tensor],
     class_names: Sequence[str],
 ) -> None:
     """Write the final population and its best into the run folder, and say what comes next."""
+    genotypes = [genotype_from_dict(member["genotype"]) for member in population]
+    if all(budget.excess(genotype) for genotype in genotypes):
+        raise UserError(
+            "no cell of the final population is within the budget; widen it, or search again with "
+            "a larger --pop_size or more --epochs"
+        )
     finite = [member for member in population if member["loss"] is not None]
     if not finite:
         raise UserError(
@@ -58,23 +75,34 @@ def write_results(
     run.save(args.model_path, {"state_dict": weight_set, "class_names": list(class_names)})
     run.log.info("best genotype: %s", genotype)
     run.log.info("its validation accuracy with the shared weights: %.2f %%", best["accuracy"])
+    for target in dict.fromkeys([budget.target, *TARGETS.values()]):
+        run.log.info("its size: %s (%s)", target.size(genotype), target)
     if run.folder:
         run.log.info("run folder: %s", run.folder.path)
         run.log.info("train it from scratch: %s", training_command(args, run.folder.path))
 
 
 def training_command(args: Namespace, folder: Path) -> str:
-    """The command that trains the cell found in the run folder `folder` on the same images."""
-    command = script_command("train.py")
-    command += ["--set", args.set, "--arch", str(folder / GENOTYPE_FILE)]
-    if args.set == "digits":
-        # A network and a number of epochs that suit 1,437 images of 16×16.
-        command += [
-            "--init_channels", "8", "--layers", "5", "--epochs", "10", "--batch_size", "32",
-            "--no-cutout",
-        ]  # fmt: skip
+    """The command that trains the cell found in the run folder `folder` in the target's network.
+
+    It is for the same images, unless the network is one for ImageNet.
+    """
+    genotype = str(folder / GENOTYPE_FILE)
+    channels, layers = args.target_channels, args.target_layers
+    image_size = args.target_image_size
+    if args.target == "imagenet":
+        command = [*script_command("train_imagenet.py"), "--arch", genotype, "--data_path", "DIR"]
     else:
-        command += ["--data", args.data]
-    if args.image_size is not None:
-        command += ["--image_size", str(args.image_size)]
+        command = [*script_command("train.py"), "--set", args.set, "--arch", genotype]
+        # Other sets have images of one size.
+        image_size = (image_size or args.image_size) if args.set == "folder" else None
+        if args.set == "digits":
+            # A network and a number of epochs that suit 1,437 images of 16×16.
+            channels, layers = channels or 8, layers or 5
+            command += ["--epochs", "10", "--batch_size", "32", "--no-cutout"]
+        else:
+            command += ["--data", args.data]
+    sizes = {"--init_channels": channels, "--layers": layers, "--image_size": image_size}
+    for flag, value in sizes.items():
+        command += [] if value is None else [flag, str(value)]
     return shlex.join(command)
