@@ -19,10 +19,11 @@ def visualize(args: Namespace) -> Path:
     Raises:
         UserError: it cannot be read, or the file is there already or cannot be written.
     """
-    # Imported here: --help needs no matplotlib, which takes a second to import.
+    # Imported here: --help needs neither matplotlib nor PyTorch, which take seconds to import.
     from report.cell_drawing import draw_genotype
     from report.figure_file import PICTURE_FORMATS, format_of_new_file, save_figure
     from report.page import run_curves, write_report
+    from sizes import TARGETS
 
     what = args.what
     is_run = what not in NAMED_GENOTYPES and os.path.isdir(what)
@@ -38,7 +39,10 @@ def visualize(args: Namespace) -> Path:
     if is_run:
         figure = run_curves(what)
     else:
-        figure = draw_genotype(resolve_genotype(what, "genotype or run folder"))
+        genotype = resolve_genotype(what, "genotype or run folder")
+        names = {"cifar": "CIFAR-10", "imagenet": "ImageNet"}
+        sizes = [f"{names[name]}: {target.size(genotype)}" for name, target in TARGETS.items()]
+        figure = draw_genotype(genotype, sizes)
     save_figure(figure, path)
     return path
 

@@ -3,6 +3,8 @@
 Only matplotlib's objects are used, never pyplot with its global state.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -55,8 +57,8 @@ PAGE_WIDTH = 7.2
 """In inches; cells that fit into it side by side are drawn so, others below each other."""
 
 
-def draw_genotype(genotype: Genotype) -> Figure:
-    """The normal and the reduction cell with one legend.
+def draw_genotype(genotype: Genotype, notes: Sequence[str] = ()) -> Figure:
+    """The normal and the reduction cell with one legend; under them the lines `notes`.
 
     Nodes are numbered as in the genotype; c with an index is the output of a cell: k − 2 of the
     cell before last (input 0), k − 1 of the last one (input 1), k of this one.
@@ -78,7 +80,8 @@ def draw_genotype(genotype: Genotype) -> Figure:
     handles = _legend_handles(genotype)
     columns = min(len(handles), int((width - MARGIN) / LEGEND_COLUMN))
     legend_height = -(-len(handles) // columns) * LEGEND_ROW + MARGIN
-    height = content_height + legend_height + 2 * MARGIN
+    notes_height = len(notes) * LEGEND_ROW
+    height = content_height + notes_height + legend_height + 2 * MARGIN
     figure = Figure(figsize=(width, height))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, width), ylim=(height, 0))
@@ -94,6 +97,9 @@ def draw_genotype(genotype: Genotype) -> Figure:
             left += layout.width + CELL_DISTANCE
         else:
             top += TITLE_HEIGHT + layout.height + CELL_DISTANCE / 2
+    for number, note in enumerate(notes):
+        note_top = height - legend_height - notes_height + (number + 0.5) * LEGEND_ROW
+        axes.text(width / 2, note_top, note, size=FONT_SIZE, ha="center", va="center")
     figure.legend(
         handles=handles,
         loc="lower center",

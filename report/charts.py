@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from genotypes import PRIMITIVES
 from report.cell_drawing import OPERATION_COLOURS
 from report.records import Confusion, EpochRecord, Generation, Spread
+from sizes import Size
 
 BEST_COLOUR = "#0072B2"
 MEDIAN_COLOUR = "#D55E00"
@@ -60,6 +61,59 @@ def search_curves(generations: Sequence[Generation]) -> Figure:
         columnspacing=1.0,
     )
     return figure
+
+
+def loss_against_size(
+    candidates: Sequence[tuple[Size, float]],
+    members: Sequence[tuple[Size, float]],
+    limits: tuple[Sequence[float], Sequence[float]],
+) -> Figure:
+    """Validation loss against parameters and against multiply-adds.
+
+    Args:
+        candidates: sizes and losses of the last generations' candidates.
+        members: those of the final population, empty before the search's end.
+        limits: of parameters and of multiply-adds, in millions.
+    """
+    figure, panels = _panels(
+        [("validation loss by parameters (M)", "validation loss by multiply-adds (M)")], 0.25
+    )
+    for axes, place, own_limits in zip(panels, (0, 1), limits, strict=True):
+        for points, colour, zorder, label in (
+            (candidates, BAND_COLOUR, 1, "candidates of the last generations"),
+            (members, BEST_COLOUR, 3, "final population"),
+        ):
+            numbers = [size[place] / 1e6 for size, _ in points]
+            losses = [loss for _, loss in points]
+            if points:
+                axes.scatter(numbers, losses, s=9, color=colour, zorder=zorder, label=label, lw=0)
+        front = pareto_front([(size[place] / 1e6, loss) for size, loss in members])
+        if front:
+            axes.step(
+                *zip(*front, strict=True), where="post", c=BEST_COLOUR, lw=1, label="Pareto front"
+            )
+        for number, limit in enumerate(own_limits):
+            label = None if number else "budget"
+            axes.axvline(limit, color=MEDIAN_COLOUR, lw=1, linestyle="--", label=label)
+        _use_logarithm_if_wide(axes, [loss for _, loss in [*candidates, *members]])
+    shown = {}
+    for axes in panels:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            shown.setdefault(label, handle)
+    figure.legend(
+        shown.values(), shown.keys(), loc="lower center", ncols=len(shown),
+        fontsize=FONT_SIZE - 1, frameon=False,
+    )  # fmt: skip
+    return figure
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Of (size, loss), those that no other is at most equal to in both, by size."""
+    front: list[tuple[float, float]] = []
+    for size, loss in sorted(set(points)):
+        if not front or loss < front[-1][1]:
+            front.append((size, loss))
+    return front
 
 
 def training_curves(epochs: Sequence[EpochRecord]) -> Figure:

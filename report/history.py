@@ -21,7 +21,9 @@ from report.records import (
 )
 from runtime.errors import UserError
 from runtime.run_folder import HISTORY_FILE
-from runtime.settings import read_settings
+from runtime.settings import SETTINGS_FILE, read_settings
+from runtime.untrusted import is_number
+from sizes import Target, target_of
 
 SEARCH_SCRIPTS = ("train_search.py",)
 TRAINING_SCRIPTS = ("train.py", "train_imagenet.py")
@@ -54,10 +56,21 @@ class RunHistory:
 
 @dataclass(frozen=True)
 class SearchHistory(RunHistory):
-    """A search; `population` is None until its end."""
+    """A search.
+
+    Attributes:
+        population: None until its end.
+        target: the network that sizes are counted for; None if the settings have no such one.
+    """
 
     generations: list[Generation] = field(default_factory=list)
     population: list[Member] | None = None
+    target: Target | None = None
+
+    def limits(self, what: str) -> list[float]:
+        """The budget's limits in millions of `what`: "params" or "multiply_adds"."""
+        limits = (self.settings.get(f"{bound}_{what}") for bound in ("min", "max"))
+        return [float(limit) for limit in limits if is_number(limit)]
 
     @property
     def complete_generations(self) -> list[Generation]:
@@ -106,7 +119,12 @@ def read_run(path: str | Path) -> SearchHistory | TrainingHistory:
             by_number.setdefault(pair.generation, []).append(pair)
         generations = [Generation(number, by_number[number]) for number in sorted(by_number)]
         population = _read_json(folder / POPULATION_FILE, _population, problems)
-        return SearchHistory(*common, generations, population)
+        target = None
+        try:
+            target = target_of(settings)
+        except ValueError as error:
+            problems.append(f"{SETTINGS_FILE}: {error}")
+        return SearchHistory(*common, generations, population, target)
     epochs = _read_history(folder, EpochRecord.from_record, problems)
     confusion = _read_json(folder / CONFUSION_FILE, Confusion.from_record, problems)
     return TrainingHistory(*common, epochs, confusion)

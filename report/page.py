@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from genotypes import Genotype
 from report.cell_drawing import draw_genotype
-from report.charts import confusion_matrix, search_curves, training_curves
+from report.charts import confusion_matrix, loss_against_size, search_curves, training_curves
 from report.figure_file import rendered
 from report.history import RunHistory, SearchHistory, TrainingHistory, read_run
 from report.records import REPORT_FILE, Confusion, Generation
@@ -29,6 +29,9 @@ SHOWN_EPOCHS = 100
 """Lines in the table of epochs."""
 
 CONFUSED_PAIRS = 12
+
+SIZED_CANDIDATES = 200
+"""In the picture of losses and sizes: the candidates of the last generations, at most so many."""
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #222; background: #fff;
@@ -98,14 +101,17 @@ def search_report(run: SearchHistory) -> str:
             "images, with the shared weights after their own pass of training; the band holds the "
             "middle half of them. Diversity is the mean distance of the vectors from their centre."
         )
-        if failed := _failed_candidates(run.generations):
+        if failed := sum(generation.failed for generation in run.generations):
             curves += _paragraph(f"{failed} candidates had no finite loss and are left out.")
+        if outside := sum(generation.outside for generation in run.generations):
+            curves += _paragraph(f"{outside} candidates were outside the budget: not trained.")
     return _page(
         run,
         state,
         [
             ("best-cell", "Best cell", _best_cell(run, generations)),
             ("curves", "Curves", curves),
+            ("sizes", "Loss and size", _loss_and_size(run)),
             ("pairs", "Who beat whom", _pairs_table(run.generations)),
             ("population", "Final population", _population_table(run)),
             ("timings", "Timings", _search_timings(run)),
@@ -210,7 +216,7 @@ def _best_cell(run: SearchHistory, generations: list[Generation]) -> str:
     if run.population is not None and run.genotype:
         return _paragraph(
             "The lowest validation loss of the final population, with the final weight set."
-        ) + _cells(run.genotype)
+        ) + _sized_cells(run, run.genotype)
     best = generations[-1].best if generations else None
     if best is None:
         return _paragraph("No candidate has been validated yet.")
@@ -218,14 +224,29 @@ def _best_cell(run: SearchHistory, generations: list[Generation]) -> str:
     return _paragraph(
         f"So far: the lowest validation loss, {loss:.4f}, of generation "
         f"{generations[-1].number + 1}."
-    ) + _cells(genotype)
+    ) + _sized_cells(run, genotype)
 
 
-def _failed_candidates(generations: list[Generation]) -> int:
-    return sum(
-        loss is None for generation in generations for pair in generation.pairs
-        for loss in pair.losses
-    )  # fmt: skip
+def _sized_cells(run: SearchHistory, genotype: Genotype) -> str:
+    size = f"{run.target.size(genotype)} ({run.target})." if run.target else ""
+    return _cells(genotype) + _paragraph(size)
+
+
+def _loss_and_size(run: SearchHistory) -> str:
+    """The picture of losses and sizes."""
+    last = [c for generation in run.generations for c in generation.candidates][-SIZED_CANDIDATES:]
+    members = [(m.genotype, m.loss) for m in run.population or [] if m.loss is not None]
+    if run.target is None or not last + members:
+        return _paragraph("There is nothing to draw yet.")
+    sized = [[(run.target.size(cell), loss) for cell, loss in cells] for cells in (last, members)]
+    limits = run.limits("params"), run.limits("multiply_adds")
+    return _picture(
+        loss_against_size(*sized, limits), "Validation loss against parameters and multiply-adds"
+    ) + _paragraph(
+        f"Sizes are those of {run.target}. Candidates have the losses that they were compared by; "
+        "the final population's are with the final weight set. No member is better in both size "
+        "and loss than one on the Pareto front."
+    )
 
 
 def _pairs_table(generations: list[Generation]) -> str:
@@ -267,17 +288,22 @@ def _population_table(run: SearchHistory) -> str:
     )
     rows = [
         [
-            str(rank), str(number), _number(member.loss), _number(member.accuracy, "{:.2f}"),
+            str(rank), str(number),
+            "not validated" if member.accuracy is None else _number(member.loss),
+            "" if member.accuracy is None else f"{member.accuracy:.2f}",
+            *(f"{n / 1e6:.2f}" for n in (run.target.size(member.genotype) if run.target else ())),
             _cell_text(member.genotype.normal), _cell_text(member.genotype.reduce),
         ]
         for rank, (number, member) in enumerate(ranked, start=1)
     ]  # fmt: skip
     different = len({str(member.genotype) for member in run.population})
-    header = ["rank", "member", "loss", "accuracy %", "normal cell", "reduction cell"]
+    header = ["rank", "member", "loss", "accuracy %"]
+    header += ["parameters (M)", "multiply-adds (M)"] if run.target else []
+    header += ["normal cell", "reduction cell"]
     return _paragraph(
         f"Validated with the final weight set; {different} of {len(run.population)} cells differ. "
         "A cell's nodes, from node 2 on, with the inputs of their operations in brackets."
-    ) + _table(header, rows, numeric=(0, 1, 2, 3))
+    ) + _table(header, rows, numeric=range(len(header) - 2))
 
 
 def _cell_text(pairs: list[tuple[str, int]]) -> str:
@@ -287,7 +313,12 @@ def _cell_text(pairs: list[tuple[str, int]]) -> str:
 
 
 def _search_timings(run: SearchHistory) -> str:
-    seconds = [pair.seconds for generation in run.generations for pair in generation.pairs]
+    seconds = [
+        pair.seconds
+        for generation in run.generations
+        for pair in generation.pairs
+        if not all(pair.excesses)  # that cost nothing
+    ]
     if not seconds:
         return _paragraph("No pair has been trained yet.")
     rows = [

@@ -114,18 +114,30 @@ class Generation:
         return sum(pair.seconds for pair in self.pairs)
 
     @property
-    def best(self) -> tuple[Genotype, float] | None:
-        """The genotype of the lowest loss, and that loss."""
-        candidates = [
-            (loss, genotype)
+    def candidates(self) -> list[tuple[Genotype, float]]:
+        """The genotypes that have a finite loss, and these losses."""
+        return [
+            (genotype, loss)
             for pair in self.pairs
-            for loss, genotype in zip(pair.losses, pair.genotypes, strict=True)
+            for genotype, loss in zip(pair.genotypes, pair.losses, strict=True)
             if loss is not None
         ]
-        if not candidates:
-            return None
-        loss, genotype = min(candidates, key=lambda candidate: candidate[0])
-        return genotype, loss
+
+    @property
+    def best(self) -> tuple[Genotype, float] | None:
+        """The genotype of the lowest loss, and that loss."""
+        return min(self.candidates, key=lambda candidate: candidate[1], default=None)
+
+    @property
+    def failed(self) -> int:
+        """Number of candidates that were trained and have no finite loss."""
+        turns = 2 * len(self.pairs) - self.outside
+        return turns - len(self.candidates)
+
+    @property
+    def outside(self) -> int:
+        """Number of candidates outside the budget, which were not trained."""
+        return sum(excess > 0 for pair in self.pairs for excess in pair.excesses)
 
     def operation_shares(self, cell: str) -> dict[str, float]:
         """How often each operation occurs in the candidates' cells, in percent of all.
@@ -160,7 +172,10 @@ class Generation:
 
 @dataclass(frozen=True)
 class Member:
-    """A member of the final population; `loss` and `accuracy` with the final weight set."""
+    """A member of the final population; `loss` and `accuracy` with the final weight set.
+
+    `accuracy` is None if the member is outside the budget and was not validated.
+    """
 
     genotype: Genotype
     loss: float | None

@@ -114,7 +114,7 @@ def check_budget(args: Namespace) -> None:
         for extreme in (np.min, np.max)
     )
     flags = " ".join(
-        f"--{flag} {getattr(args, flag):g}" for flag in FLAGS if getattr(args, flag) is not None
+        f"--{flag} {getattr(args, flag)}" for flag in FLAGS if getattr(args, flag) is not None
     )
     raise UserError(
         f"{flags}: no cell is within this budget; the smallest have {smallest}, the largest "
