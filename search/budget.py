@@ -43,16 +43,12 @@ class Budget:
         Raises:
             UserError: a flag of the target is out of its range.
         """
-        try:
-            target = target_of(vars(args))
-        except ValueError as error:
-            raise UserError(f"--{error}") from None
 
         def limit(millions: float | None, unlimited: float) -> float:
             return unlimited if millions is None else millions * 1e6
 
         return cls(
-            target,
+            chosen_target(args),
             (limit(args.min_params, 0), limit(args.min_multiply_adds, 0)),
             (limit(args.max_params, inf), limit(args.max_multiply_adds, inf)),
         )
@@ -91,6 +87,18 @@ class Budget:
                     least = excess
                     learning.positions[member] = position
                 draws += 1
+
+
+def chosen_target(args: Namespace) -> Target:
+    """The network that the flags of `add_target_arguments` stand for.
+
+    Raises:
+        UserError: a flag is out of its range.
+    """
+    try:
+        return target_of(vars(args))
+    except ValueError as error:
+        raise UserError(f"--{error}") from None
 
 
 def check_budget(args: Namespace) -> None:
@@ -155,13 +163,19 @@ def add_budget_arguments(parser: ArgumentParser) -> None:
     add("--max_multiply_adds", type=non_negative_float, help="largest number of multiply-adds")
     add("--min_params", type=non_negative_float, help="smallest number of parameters")
     add("--min_multiply_adds", type=non_negative_float, help="smallest number of multiply-adds")
+    add_target_arguments(parser)
+
+
+def add_target_arguments(parser: ArgumentParser) -> None:
+    """Add the flags of the network that a cell is to be trained in."""
+    add = parser.add_argument_group("network that the cell is to be trained in").add_argument
     add(
         "--target",
         choices=TARGETS,
         default="cifar",
-        help="that network, of the published size: 36 channels, 20 cells and images of 32×32 with "
-        "10 classes (100 with --set cifar100), or 46, 14 and 224×224 with 1000",
+        help="cifar: 36 channels, 20 cells, images of 32×32, 10 classes (100 for --set cifar100); "
+        "imagenet: 46, 14, 224×224, 1000",
     )
-    add("--target_channels", type=positive_int, help="its channels, if others than published")
-    add("--target_layers", type=positive_int, help="its number of cells")
-    add("--target_image_size", type=positive_int, help="its images' size in pixels")
+    add("--target_channels", type=positive_int, help="channels of its first cells, if others")
+    add("--target_layers", type=positive_int, help="its number of cells, if another")
+    add("--target_image_size", type=positive_int, help="size of its images in pixels, if another")
