@@ -1,7 +1,8 @@
 """Is the cell that the search finds better than random cells of the same space?
 
 Runs the search, trains its cell from scratch, and trains random cells under the same recipe. What
-is compared is the test accuracy after the last epoch.
+is compared is the test accuracy after the last epoch. A cell can be better by being larger: with
+`--same_size` random cells of the found one's size are trained and compared too.
 """
 
 import shlex
@@ -17,8 +18,14 @@ if __name__ == "__main__":  # run as benchmarks/search_vs_random.py: the root is
 import numpy as np
 
 from dataset.image_set import SET_NAMES
-from genotypes import save_genotype
-from runtime.arguments import ArgumentParser, expanded_path, non_negative_int, positive_int
+from genotypes import Genotype, load_genotype, save_genotype
+from runtime.arguments import (
+    ArgumentParser,
+    expanded_path,
+    non_negative_int,
+    positive_int,
+    probability,
+)
 from runtime.atomic_file import write_json
 from runtime.checkpoint import load_checkpoint
 from runtime.errors import UserError, run_script
@@ -26,43 +33,101 @@ from runtime.progress import progress_bar
 from runtime.run_folder import RunFolder
 from runtime.settings import parse_with_resume
 from search.learners import LEARNERS
+from sizes import Size, Target
 from slow_fast_learning import decode, search_bounds
-from training.trained_network import build_network
-from utils import derive_seed, parameter_count
+from training.trained_network import NETWORKS
+from utils import derive_seed
 
 ROOT = Path(__file__).resolve().parent.parent
 
-FOUND = "found"
-"""The name of the search's cell; the random ones are `random-0`, `random-1`, ..."""
+FOUND, RANDOM, SAME_SIZE = "found", "random", "same-size"
+"""The names of the cells; behind those of the random ones stands a number: `random-0`, ..."""
+
+MAX_DRAWS = 100_000
+"""So often a random cell is drawn in search of one of the found cell's size."""
 
 
 def compare(args: Namespace, run: RunFolder) -> None:
     """Search, train all cells, and report; what an interrupted run did is not done again."""
-    images = ["--set", args.set]
-    if args.set != "digits":
-        images += ["--data", str(Path(args.data).resolve())]
-    search = [*images, "--learner", args.learner, *shlex.split(args.search_flags)]
+    search = [*image_flags(args), "--learner", args.learner, *shlex.split(args.search_flags)]
     run.log.info("searching: train_search.py %s", shlex.join(search))
-    genotypes = {FOUND: run_to_its_end("search", FOUND, search, run) / "genotype.json"}
-    for number in range(args.random_cells):
-        path = run.path / f"random-{number}.json"
-        random = np.random.default_rng(derive_seed(args.seed, number))
-        save_genotype(decode(random.uniform(*search_bounds())), path)
-        genotypes[path.stem] = path
-    trainings = [(name, seed) for name in genotypes for seed in range(args.trainings)]
-    results: dict[str, list[dict]] = {name: [] for name in genotypes}
-    for name, seed in progress_bar(trainings, "training", "network"):
-        flags = [*images, "--arch", str(genotypes[name].resolve()), "--seed", str(seed)]
-        flags += shlex.split(args.train_flags)
-        folder = run_to_its_end("train", f"{name}-seed{seed}", flags, run)
-        last = load_checkpoint(folder / "last.pt")
-        results[name].append(
-            {"top1": last["top1"], "parameters": parameter_count(build_network(last))}
-        )
-        run.log.info("%s, seed %d: %.2f %%", name, seed, last["top1"])
+    found = load_genotype(run_to_its_end("search", FOUND, search, run) / "genotype.json")
+    numbers = range(args.random_cells)
+    cells = {f"{RANDOM}-{number}": random_cell(args.seed, number) for number in numbers}
+    results = train_all(args, {FOUND: found, **cells}, run)
+    if args.same_size is not None:
+        (last,) = run.path.glob(f"train-{FOUND}-seed0-*/last.pt")
+        target = trained_target(load_checkpoint(last))
+        cells = {
+            f"{SAME_SIZE}-{number}": same_size_cell(
+                found, target, args.same_size, args.seed, number
+            )
+            for number in numbers
+        }
+        results |= train_all(args, cells, run)
     write_json(run.path / "results.json", results)
     print(*report(results), sep="\n")
     print(f"run folder: {run.path}")
+
+
+def image_flags(args: Namespace) -> list[str]:
+    """Flags that say which images are meant, for both scripts."""
+    data = [] if args.set == "digits" else ["--data", str(Path(args.data).resolve())]
+    return ["--set", args.set, *data]
+
+
+def train_all(args: Namespace, cells: dict[str, Genotype], run: RunFolder) -> dict[str, list[dict]]:
+    """Train each cell as often as asked for; its trainings' results by its name."""
+    for name, genotype in cells.items():
+        save_genotype(genotype, run.path / f"{name}.json")
+    trainings = [(name, seed) for name in cells for seed in range(args.trainings)]
+    results: dict[str, list[dict]] = {name: [] for name in cells}
+    for name, seed in progress_bar(trainings, "training", "network"):
+        arch = str((run.path / f"{name}.json").resolve())
+        flags = [*image_flags(args), "--arch", arch, "--seed", str(seed)]
+        flags += shlex.split(args.train_flags)
+        folder = run_to_its_end("train", f"{name}-seed{seed}", flags, run)
+        last = load_checkpoint(folder / "last.pt")
+        size = trained_target(last).size(cells[name])
+        results[name].append({"top1": last["top1"], **size._asdict()})
+        run.log.info("%s, seed %d: %.2f %%", name, seed, last["top1"])
+    return results
+
+
+def random_cell(*seed: int) -> Genotype:
+    """A random cell of the search space, a function of `seed`."""
+    random = np.random.default_rng(derive_seed(*seed))
+    return decode(random.uniform(*search_bounds()))
+
+
+def same_size_cell(
+    found: Genotype, target: Target, tolerance: float, seed: int, number: int
+) -> Genotype:
+    """A random cell whose multiply-adds are those of `found`, up to a share `tolerance` of them.
+
+    Raises:
+        UserError: none came up.
+    """
+    wanted = target.size(found).multiply_adds
+    for draw in range(MAX_DRAWS):
+        genotype = random_cell(seed, number, draw)
+        if abs(target.size(genotype).multiply_adds - wanted) <= tolerance * wanted:
+            return genotype
+    raise UserError(
+        f"--same_size {tolerance}: none of {MAX_DRAWS} random cells is so close to the found "
+        f"cell's {wanted / 1e6:.1f} M multiply-adds; allow for more"
+    )
+
+
+def trained_target(checkpoint: dict) -> Target:
+    """The network in a checkpoint of `train.py`."""
+    return Target(
+        NETWORKS[checkpoint["network"]],
+        checkpoint["init_channels"],
+        checkpoint["layers"],
+        checkpoint["image_size"],
+        checkpoint["num_classes"],
+    )
 
 
 def run_to_its_end(kind: str, name: str, flags: list[str], run: RunFolder) -> Path:
@@ -101,17 +166,23 @@ def report(results: dict[str, list[dict]]) -> list[str]:
         name: statistics.mean(training["top1"] for training in trainings)
         for name, trainings in results.items()
     }
-    lines = ["cell          top-1    parameters"]
+    lines = ["cell            top-1    parameters   multiply-adds"]
     for name in sorted(means, key=means.get, reverse=True):
-        parameters = results[name][0]["parameters"] / 1e6
-        lines.append(f"{name:12} {means[name]:6.2f} % {parameters:8.3f} M")
+        parameters, multiply_adds = (results[name][0][field] / 1e6 for field in Size._fields)
+        lines.append(f"{name:14} {means[name]:6.2f} % {parameters:8.3f} M {multiply_adds:11.1f} M")
     found = means.pop(FOUND)
-    others = list(means.values())
+    lines += compared(found, [means[name] for name in means if not name.startswith(SAME_SIZE)])
+    if same_size := [means[name] for name in means if name.startswith(SAME_SIZE)]:
+        lines += compared(found, same_size, " of its size")
+    return lines
+
+
+def compared(found: float, others: list[float], which: str = "") -> list[str]:
+    """The found cell's accuracy against those of random cells, as two lines of text."""
     mean, spread = statistics.mean(others), statistics.stdev(others)
     beaten = sum(found > other for other in others)
     return [
-        *lines,
-        f"random cells: mean {mean:.2f} %, standard deviation {spread:.2f}, "
+        f"random cells{which}: mean {mean:.2f} %, standard deviation {spread:.2f}, "
         f"from {min(others):.2f} to {max(others):.2f} %",
         f"found cell: {found:.2f} %, {found - mean:+.2f} to the mean, {found - max(others):+.2f} "
         f"to the best; better than {beaten} of {len(others)}",
@@ -133,6 +204,13 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
         help="of every cell; their accuracies are averaged",
     )
     add("--seed", type=non_negative_int, default=0, help="of the random cells")
+    add(
+        "--same_size",
+        type=probability,
+        metavar="SHARE",
+        help="also train as many random cells whose multiply-adds are the found cell's, up to this "
+        "share of them, such as 0.05",
+    )
     add(
         "--search_flags",
         default="",
