@@ -45,7 +45,7 @@ class Budget:
         """
 
         def limit(millions: float | None, unlimited: float) -> float:
-            return unlimited if millions is None else millions * 1e6
+            return unlimited if millions is None else round(millions * 1e6)
 
         return cls(
             chosen_target(args),
