@@ -30,7 +30,7 @@ SHOWN_EPOCHS = 100
 
 CONFUSED_PAIRS = 12
 
-SIZED_CANDIDATES = 200
+SIZED_CANDIDATES = 100
 """In the picture of losses and sizes: the candidates of the last generations, at most so many."""
 
 STYLE = """

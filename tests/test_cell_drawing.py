@@ -168,3 +168,12 @@ def test_the_same_genotype_gives_the_same_file(file_format):
     genotype = Genotype(one_input(1), [2], chain(1), [2])
     first, second = (rendered(draw_genotype(genotype), file_format) for _ in range(2))
     assert first == second
+
+
+def test_lines_are_written_under_the_cells():
+    plain = draw_genotype(NAMED_GENOTYPES["NASNet"])
+    noted = draw_genotype(NAMED_GENOTYPES["NASNet"], ["first line", "second line"])
+    assert noted.get_figheight() > plain.get_figheight()
+    places = {text.get_text(): text.get_position()[1] for text in noted.axes[0].texts}
+    first, second = places.pop("first line"), places.pop("second line")
+    assert max(places.values()) < first < second < noted.get_figheight()

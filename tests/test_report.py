@@ -26,7 +26,7 @@ from report.page import write_report
 from runtime.run_folder import RunFolder
 from training import loop
 
-SEARCH_SECTIONS = ["best-cell", "curves", "pairs", "population", "timings", "settings"]
+SEARCH_SECTIONS = ["best-cell", "curves", "sizes", "pairs", "population", "timings", "settings"]
 
 TRAINING_SECTIONS = ["curves", "epochs", "network", "timings", "settings"]
 
@@ -107,11 +107,13 @@ def finished_run(script, flags, tmp_path_factory):
 def test_a_search_leaves_its_report(search_folder):
     page = read_page(search_folder)
     assert page.sections == SEARCH_SECTIONS
-    assert len(page.images) == 2
+    assert len(page.images) == 3
     assert "2 of 2 generations done, finished" in page.text
     population = json.loads((search_folder / "population.json").read_text())
     for member in population:
         assert f"{member['loss']:.4f}" in page.texts
+        assert f"{member['parameters'] / 1e6:.2f}" in page.texts
+        assert f"{member['multiply_adds'] / 1e6:.2f}" in page.texts
     genotype = json.loads((search_folder / "genotype.json").read_text())
     assert str([tuple(pair) for pair in genotype["normal"]]) in page.text
     assert "pop_size" in page.texts
@@ -252,7 +254,7 @@ def test_a_search_stopped_in_its_first_generation(tmp_path):
     write_report(make_folder(tmp_path / "run", "train_search.py", [pair_record()]))
     page = read_page(tmp_path / "run")
     assert "0 of 3 generations done" in page.text
-    assert len(page.images) == 2
+    assert len(page.images) == 3
 
 
 def test_a_training_whose_validation_loss_was_not_a_number(tmp_path):
@@ -311,6 +313,7 @@ def test_the_page_says_what_could_not_be_read(tmp_path):
     [
         {"slow": 7}, {"members": [0]}, {"losses": ["1", 2]}, {"diversity": None},
         {"generation": -1}, {"generation": 10**400}, {"genotypes": [{}, {}]}, {"seconds": True},
+        {"excesses": [0.0]}, {"excesses": [0.0, None]},
     ],
 )  # fmt: skip
 def test_a_record_with_a_wrong_field_is_left_out(change, tmp_path):

@@ -4,6 +4,7 @@ import math
 import re
 import shlex
 import signal
+import statistics
 import sys
 
 import pytest
@@ -18,7 +19,9 @@ from helpers import (
 from kill_harness import FileWatch, Moment, Script
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from genotypes import genotype_from_dict
 from report import page
+from sizes import TARGETS
 
 SEARCH = ["--pop_size", "4", "--epochs", "2"]
 
@@ -68,6 +71,7 @@ def assert_equals_search(folder, generations):
     logged = scalars(folder)
     records = history_without_seconds(folder)
     expected = {"loss/best": [], "accuracy/best": [], "diversity": []}
+    expected |= {"parameters/median": [], "multiply_adds/median": []}
     for generation in range(generations):
         own = [record for record in records if record["generation"] == generation]
         step = generation + 1
@@ -75,6 +79,10 @@ def assert_equals_search(folder, generations):
         expected["loss/best"].append((step, min(losses)))
         expected["accuracy/best"].append((step, max(a for r in own for a in r["accuracies"])))
         expected["diversity"].append((step, own[-1]["diversity"]))
+        genotypes = [genotype_from_dict(g) for record in own for g in record["genotypes"]]
+        parameters, multiply_adds = zip(*map(TARGETS["cifar"].size, genotypes), strict=True)
+        expected["parameters/median"].append((step, statistics.median(parameters)))
+        expected["multiply_adds/median"].append((step, statistics.median(multiply_adds)))
     for tag, pairs in expected.items():
         assert logged[tag] == close(pairs), tag
     for cell in ("normal", "reduce"):

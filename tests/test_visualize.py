@@ -10,6 +10,7 @@ from helpers import ROOT, assert_one_line, call_script
 from PIL import Image
 
 from genotypes import DARTS_V1, save_genotype
+from report import cell_drawing
 
 
 def assert_is_picture(path):
@@ -28,6 +29,22 @@ def test_a_named_genotype_is_drawn_in_each_format(suffix, tmp_path, monkeypatch,
     assert call_script("visualize", ["RelativeNAS", "-o", path], monkeypatch) == 0
     assert capsys.readouterr().out == f"{path}\n"
     assert_is_picture(path)
+
+
+def test_the_sizes_for_cifar_and_imagenet_are_under_the_cells(tmp_path, monkeypatch):
+    notes = []
+    draw = cell_drawing.draw_genotype
+
+    def noting(genotype, lines):
+        notes.extend(lines)
+        return draw(genotype, lines)
+
+    monkeypatch.setattr(cell_drawing, "draw_genotype", noting)
+    assert call_script("visualize", ["RelativeNAS", "-o", tmp_path / "x.svg"], monkeypatch) == 0
+    assert notes == [
+        "CIFAR-10: 3.93 M parameters, 616.8 M multiply-adds",
+        "ImageNet: 5.05 M parameters, 563.0 M multiply-adds",
+    ]
 
 
 def test_a_genotype_file_is_drawn_into_the_current_folder(tmp_path, monkeypatch, capsys):
