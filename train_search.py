@@ -52,6 +52,7 @@ def search(args: Namespace, run: Run) -> None:
     """Run the search to its end (Algorithm 1) and write what it found into the run folder."""
     budget = Budget.of(args)
     trainer = make_trainer(args, run, budget)
+    # The supernet's own tensors: what is merged into them is what the next candidates start from.
     weight_set = trainer.supernet.state_dict()
     learning = LEARNERS[args.learner](*search_bounds(), args.pop_size, args.seed)
     budget.draw_within(learning)
@@ -65,6 +66,7 @@ def search(args: Namespace, run: Run) -> None:
         return [trainer.take_turn(genotype, recipe, seed) for genotype in genotypes]
 
     progress.begin(resume=bool(args.resume))
+    # A generation's pairs are drawn at random; a round is one of them for each process.
     for pairs in progress.rounds():
         outcomes_of_pairs = run.processes.share_out(pairs, train_and_validate)
         for pair, outcomes in zip(pairs, outcomes_of_pairs, strict=True):
@@ -72,10 +74,10 @@ def search(args: Namespace, run: Run) -> None:
             slow, fast = slow_and_fast(pair, losses, excesses)
             if fast is not None:
                 learning.move(slow, fast)
-                weights = {m: o.weights for m, o in zip(pair, outcomes, strict=True)}
-                update_weight_set(weight_set, weights[fast], weights[slow])
+                learned = dict(zip(pair, (outcome.weights for outcome in outcomes), strict=True))
+                update_weight_set(weight_set, fast=learned[fast], slow=learned[slow])
             progress.record_pair(pair, outcomes, slow)
-        progress.save()
+        progress.finish_round()
 
     population = validate_population(learning, trainer, budget, run.processes)
     names = trainer.data.train_set.class_names
@@ -112,7 +114,7 @@ def add_recipe_arguments(parser: ArgumentParser) -> None:
     add("--init_channels", type=positive_int, default=16, help="channels of the first cells")
     add("--layers", type=positive_int, default=8, help="number of cells")
     add("--learning_rate", type=non_negative_float, default=0.1, help="in the first generation")
-    add("--learning_rate_min", type=non_negative_float, default=0.001, help="where its cosine ends")
+    add("--learning_rate_min", type=non_negative_float, default=0.001, help="its cosine's limit")
     add("--momentum", type=non_negative_float, default=0.9, help="of SGD")
     add("--weight_decay", type=non_negative_float, default=3e-4, help="of SGD")
     add(
@@ -121,7 +123,7 @@ def add_recipe_arguments(parser: ArgumentParser) -> None:
         default=5.0,
         help="largest norm of the gradient; 0: any",
     )
-    add("--drop_path_prob", type=probability, default=0.3, help="where its rise from 0 ends")
+    add("--drop_path_prob", type=probability, default=0.3, help="what it rises towards, from 0")
     add("--seed", type=seed_number, default=7, help="of all random numbers")
 
 

@@ -25,7 +25,7 @@ from runtime.arguments import ArgumentParser, positive_int, probability
 from runtime.atomic_file import write_json
 from runtime.checkpoint import load_checkpoint
 from runtime.errors import UserError, run_script
-from runtime.progress import progress_bar
+from runtime.progress_bar import progress_bar
 from runtime.run_folder import RunFolder
 from runtime.settings import parse_with_resume
 from search.budget import add_target_arguments, chosen_target

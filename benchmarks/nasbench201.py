@@ -31,7 +31,7 @@ import numpy as np
 from runtime.arguments import ArgumentParser, expanded_path, positive_int
 from runtime.atomic_file import write_json
 from runtime.errors import UserError, run_script
-from runtime.progress import progress_bar
+from runtime.progress_bar import progress_bar
 from runtime.run_folder import RunFolder
 from search.learners import LEARNERS
 from slow_fast_learning import choices, slow_and_fast

@@ -29,7 +29,7 @@ from runtime.arguments import (
 from runtime.atomic_file import write_json
 from runtime.checkpoint import load_checkpoint
 from runtime.errors import UserError, run_script
-from runtime.progress import progress_bar
+from runtime.progress_bar import progress_bar
 from runtime.run_folder import RunFolder
 from runtime.settings import parse_with_resume
 from search.learners import LEARNERS

@@ -17,7 +17,7 @@ from PIL import UnidentifiedImageError
 
 from dataset.decoding import UNREADABLE, open_image
 from runtime.errors import UserError
-from runtime.progress import progress_bar
+from runtime.progress_bar import progress_bar
 
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp",

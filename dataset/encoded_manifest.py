@@ -7,7 +7,7 @@ from dataset.encoded_images import EncodedImages, FolderImages
 from dataset.image_list import class_of
 from dataset.lmdb_set import LABEL, LmdbImages, open_to_read
 from dataset.manifest import Manifest, by_class
-from runtime.progress import progress_bar
+from runtime.progress_bar import progress_bar
 
 
 def encoded_manifest(splits: dict[str, EncodedImages], class_names: Sequence[str]) -> Manifest:

@@ -11,7 +11,7 @@ from torch import Tensor
 from dataset.class_folders import class_and_name, class_folders, has_labels, image_file, list_images
 from dataset.decoding import UNREADABLE, decoding_pool, open_image, to_rgb
 from runtime.errors import UserError
-from runtime.progress import progress_bar
+from runtime.progress_bar import progress_bar
 
 TEST_FOLDERS = ("test", "val")
 """What the folder of the test split may be called, in the order of preference."""

@@ -37,7 +37,7 @@ from runtime.arguments import ArgumentParser, expanded_path, positive_int
 from runtime.atomic_file import write_json
 from runtime.errors import UserError, run_script
 from runtime.out_of_memory import memory_advice
-from runtime.progress import progress_bar
+from runtime.progress_bar import progress_bar
 from runtime.untrusted import parse_json
 
 STATE_FILE = "img2lmdb.json"

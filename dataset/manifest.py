@@ -15,7 +15,7 @@ from dataset.image_folder import split_folder
 from dataset.image_set import ImageSet
 from runtime.atomic_file import write_json
 from runtime.errors import UserError
-from runtime.progress import progress_bar
+from runtime.progress_bar import progress_bar
 from runtime.untrusted import is_whole_number, load_json
 
 MANIFEST_FILE = "manifest.json"

@@ -33,7 +33,7 @@ from runtime.arguments import (
     seed_number,
 )
 from runtime.errors import run_script
-from runtime.progress import progress_bar
+from runtime.progress_bar import progress_bar
 from utils import derive_seed
 
 CANVAS = 112

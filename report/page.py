@@ -20,7 +20,7 @@ from report.history import RunHistory, SearchHistory, TrainingHistory, read_run
 from report.records import REPORT_FILE, Confusion, Generation
 from runtime.atomic_file import write_whole_file
 from runtime.errors import UserError
-from runtime.progress import format_seconds
+from runtime.progress_bar import format_seconds
 
 SHOWN_RESULTS = 3000
 """Of who beat whom at most so many results are in the page, the latest ones."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from runtime.errors import UserError
 from runtime.interruption import Interrupted, Interruption
-from runtime.progress import progress_bar
+from runtime.progress_bar import progress_bar
 from speed.gpu import set_up_gpu
 
 LOST = "another process of this run has ended; start it again with --resume"

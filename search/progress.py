@@ -10,7 +10,7 @@ from report.records import Generation, PairRecord
 from report.run import Run
 from runtime.checkpoint import check_weights, load_newest_checkpoint, published_state_dict
 from runtime.errors import UserError
-from runtime.progress import format_seconds, progress_bar
+from runtime.progress_bar import format_seconds, progress_bar
 from runtime.untrusted import is_whole_number
 from search.budget import Budget
 from search.candidate import Outcome
@@ -83,7 +83,7 @@ class SearchProgress:
     def rounds(self) -> Iterator[list[Pair]]:
         """The pairs still to do, generation by generation, one a process at a time.
 
-        With one process a round is one pair, as published. A round must be saved before the next.
+        With one process a round is one pair, as published. `finish_round` leads on to the next.
         """
         size = self.processes.size
         while self.generation < self.generations:
@@ -126,7 +126,7 @@ class SearchProgress:
             "neither" if slow is None else slow, format_seconds(record["seconds"]),
         )  # fmt: skip
 
-    def save(self) -> None:
+    def finish_round(self) -> None:
         """Write the checkpoint after a round; at a generation's end go over to the next one."""
         # Each process has merged the round for itself; a difference now would only grow.
         self.processes.check_agreement(self.weight_set.values(), self.learning.state_dict())

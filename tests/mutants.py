@@ -187,13 +187,13 @@ the fast learner moves towards the slow one
 
 train_search.py | test_search_steps
 the slow network's weights go first
-- update_weight_set(weight_set, weights[fast], weights[slow])
-+ update_weight_set(weight_set, weights[slow], weights[fast])
+- fast=learned[fast], slow=learned[slow])
++ fast=learned[slow], slow=learned[fast])
 what only the slow network learned is lost
-- update_weight_set(weight_set, weights[fast], weights[slow])
-+ update_weight_set(weight_set, weights[fast], None)
+- fast=learned[fast], slow=learned[slow])
++ fast=learned[fast], slow=None)
 the weight set never learns
--                 update_weight_set(weight_set, weights[fast], weights[slow])
+-                 update_weight_set(weight_set, fast=learned[fast], slow=learned[slow])
 +
 
 search/data.py | test_search_recipe

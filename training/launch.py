@@ -46,7 +46,7 @@ def add_training_arguments(parser: ArgumentParser, **defaults: object) -> None:
         default=0.4,
         help="of the auxiliary head's loss",
     )
-    add("--drop_path_prob", type=probability, help="where its rise from 0 ends")
+    add("--drop_path_prob", type=probability, help="what it rises towards, from 0")
     add("--epochs", type=positive_int, help="epochs to train")
     add("--batch_size", type=positive_int, help="of all processes together")
     add("--learning_rate", type=non_negative_float, help="where it is highest")

@@ -17,7 +17,7 @@ from report.run import Run
 from runtime.errors import UserError
 from runtime.interruption import Interrupted
 from runtime.processes import Processes
-from runtime.progress import format_seconds, progress_bar
+from runtime.progress_bar import format_seconds, progress_bar
 from training.state import TrainingState
 from training.trained_network import build_network
 from utils import Meter, all_finite, autocast, choose_precision, clip_gradients, derive_seed
