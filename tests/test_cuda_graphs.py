@@ -2,7 +2,9 @@
 
 import json
 import logging
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,8 +14,9 @@ from test_model_search import RECIPE, changed, make_supernet, make_trainer, snap
 
 import train_search
 from genotypes import DARTS_V2, RelativeNAS
+from search import candidate
 from search.graph_check import STEPS
-from speed.cuda_graphs import WARM_UP_CALLS, GraphsFailed, ReplayedStep
+from speed.cuda_graphs import WARM_UP_CALLS, CudaGraphs, GraphsFailed, ReplayedStep
 
 
 def test_every_call_counts_once_and_sees_its_own_batch():
@@ -186,3 +189,113 @@ def test_settings_with_the_former_switch_are_understood(written, read, tmp_path)
         changed = train_search.parse_arguments(["--resume", str(tmp_path), "--cuda_graphs", "off"])
     assert (args.cuda_graphs, args.layers) == (read, 5)
     assert changed.cuda_graphs == "off"
+
+
+class Capture:
+    """In place of `torch.cuda.CUDAGraph`; all of them write down what is asked of them."""
+
+    fails_at_end = False
+
+    def __init__(self, log):
+        self.log = log
+
+    def capture_begin(self, pool, capture_error_mode):
+        self.log.append(("begin", pool, capture_error_mode))
+
+    def capture_end(self):
+        self.log.append("end")
+        if self.fails_at_end:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    def replay(self):
+        self.log.append("replay")
+
+    def __del__(self):
+        self.log.append("dropped")
+
+
+BEGIN = ("begin", "pool", "thread_local")
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    """A `torch.cuda` without a GPU that does as much as `CudaGraphs` asks for."""
+    log = []
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    generator = SimpleNamespace(graphsafe_set_state=lambda state: log.append("new state"))
+    for name, stand_in in {
+        "Stream": lambda device: stream,
+        "current_stream": lambda device: log.append(("current", device)) or stream,
+        "stream": lambda _: nullcontext(),
+        "graph_pool_handle": lambda: "pool",
+        "CUDAGraph": lambda: Capture(log),
+        "empty_cache": lambda: log.append("emptied"),
+        "default_generators": {None: generator},
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    return CudaGraphs(torch.device("cpu")), log
+
+
+def test_a_graph_keeps_the_pool_alive_between_the_others(cuda):
+    graphs, log = cuda
+    for _ in range(2):
+        replay = graphs.record(lambda: log.append("step"))
+        replay()
+        del replay
+    one = [BEGIN, "step", "end", "replay", "dropped"]
+    assert log == [BEGIN, "end", *one, *one]  # the first is not dropped, and no cache emptied
+
+
+def test_the_stream_of_the_own_device_is_waited_for(cuda):
+    graphs, log = cuda
+    graphs.run(lambda: None)
+    assert log == [("current", torch.device("cpu"))]
+
+
+def test_a_capture_that_lacks_memory_is_tried_again_with_all_that_is_kept(cuda):
+    graphs, log = cuda
+    graphs.record(lambda: None)
+    log.clear()
+    errors = [NO_MEMORY]
+
+    def step():
+        log.append("step")
+        if errors:
+            raise errors.pop()
+
+    graphs.record(step)
+    assert [entry for entry in log if entry != "dropped"] == [
+        BEGIN, "step", "end", "emptied", BEGIN, "step", "end"
+    ]  # fmt: skip
+    errors += [NO_MEMORY, NO_MEMORY]
+    with pytest.raises(torch.OutOfMemoryError):  # once again, and no more
+        graphs.record(step)
+    assert not errors
+
+
+def test_a_capture_that_the_gpu_ended_gives_its_reason_and_frees_the_generator(cuda, monkeypatch):
+    graphs, log = cuda
+    graphs.record(lambda: None)
+    monkeypatch.setattr(Capture, "fails_at_end", True)
+
+    def step():
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    with pytest.raises(GraphsFailed, match=r"^operation not permitted when stream is capturing$"):
+        graphs.record(step)
+    assert log.count("new state") == 1
+
+
+def test_graphs_are_made_on_a_gpu_unless_turned_off(monkeypatch):
+    made = []
+    monkeypatch.setattr(candidate, "CudaGraphs", lambda device: made.append(device) or "graphs")
+    monkeypatch.setattr(candidate, "choose_precision", lambda *_: torch.float32)
+    for device in ("cuda", "cpu"):
+        processes = SimpleNamespace(device=torch.device(device), interruption=None)
+        run = SimpleNamespace(processes=processes)
+        for flags, graphs in (([], "graphs"), (["on"], "graphs"), (["off"], None)):
+            words = ["--cuda_graphs", *flags] if flags else []
+            args = train_search.parse_arguments(words)
+            trainer = candidate.make_trainer(args, make_supernet(), None, run)
+            assert trainer.recorder == (graphs if device == "cuda" else None)
+    assert made == [torch.device("cuda")] * 2
