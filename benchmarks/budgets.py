@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 if __name__ == "__main__":  # run as benchmarks/budgets.py: the root is not on the path
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parent.parent)]
 
 import numpy as np
 
@@ -57,9 +57,9 @@ def compare(args: Namespace, run: RunFolder) -> None:
 
 
 def multiply_adds_at(percentiles: Sequence[float], target: Target) -> list[float]:
-    """Percentiles of random cells' multiply-adds, in millions to one decimal place."""
+    """Percentiles of random cells' multiply-adds, in millions."""
     drawn = [target.size(random_cell(0, number)).multiply_adds for number in range(DRAWN)]
-    return np.round(np.percentile(drawn, percentiles) / 1e6, 1 if max(drawn) > 1e8 else 3).tolist()
+    return np.round(np.percentile(drawn, percentiles) / 1e6, 3).tolist()
 
 
 def search_and_train(

@@ -20,7 +20,7 @@ from datetime import datetime
 from pathlib import Path
 
 if __name__ == "__main__":  # run as benchmarks/gpu_check.py: the root is not on the path
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parent.parent)]
 
 import numpy as np
 import torch

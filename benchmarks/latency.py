@@ -12,7 +12,7 @@ from argparse import Namespace
 from pathlib import Path
 
 if __name__ == "__main__":  # run as benchmarks/latency.py: the root is not on the path
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parent.parent)]
 
 import numpy as np
 import torch

@@ -13,7 +13,7 @@ from unittest import mock
 ROOT = Path(__file__).resolve().parent.parent
 
 if __name__ == "__main__":  # the root is not on the path of docs/flags.py
-    sys.path[0] = str(ROOT)
+    sys.path[: not sys.flags.safe_path] = [str(ROOT)]
 
 TABLE = re.compile(r"(<!-- flags of (\S+)\.py -->\n).*?(<!-- end of flags -->)", re.DOTALL)
 

@@ -267,7 +267,12 @@ def make_trainer(args: Namespace, run: Run, budget: Budget) -> CandidateTrainer:
         data,
         choose_precision(args.precision, device),
         args.report_freq,
-        CudaGraphs(device) if device.type == "cuda" and args.cuda_graphs != "off" else None,
+        choose_recorder(args.cuda_graphs, device),
         run.processes.interruption,
         budget,
     )
+
+
+def choose_recorder(cuda_graphs: str, device: torch.device) -> Recorder | None:
+    """What `--cuda_graphs auto|on|off` stands for: graphs on a GPU, unless turned off."""
+    return CudaGraphs(device) if device.type == "cuda" and cuda_graphs != "off" else None

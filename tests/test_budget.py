@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 import torch
 from helpers import (
+    STOPPED,
+    act_at_step,
+    ask_to_stop,
     assert_one_line,
     assert_same_tensors,
     call_script,
     history_without_seconds,
     only_folder,
+    run_to_the_end,
     write_small_set,
 )
-from test_distributed import torchrun
-from test_learners import stop_after
 
 from genotypes import RelativeNAS, load_genotype
 from model_search import Supernet
@@ -247,9 +249,9 @@ def test_it_is_resumed_bit_for_bit(learner, small_set, tmp_path, monkeypatch, ca
     flags = [*small_set, *SEARCH, *TIGHT, "--learner", learner]
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert call_script("train_search", [*flags, "--save", whole / "EXP"], monkeypatch) == 0
-    with monkeypatch.context() as patch:
-        stop_after(5, patch)
-        assert call_script("train_search", [*flags, "--save", stopped / "EXP"], patch) == 130
+    with act_at_step(7, ask_to_stop):
+        arguments = [*flags, "--save", stopped / "EXP"]
+        assert call_script("train_search", arguments, monkeypatch) == STOPPED
     resume = ["--resume", only_folder(stopped)]
     capsys.readouterr()
     status = call_script("train_search", [*resume, "--max_params", "3"], monkeypatch)
@@ -265,7 +267,8 @@ def test_it_is_resumed_bit_for_bit(learner, small_set, tmp_path, monkeypatch, ca
 
 
 def test_two_processes(small_set, tmp_path):
-    torchrun(2, "train_search", [*small_set, *SEARCH, *TIGHT, "--save", tmp_path / "EXP"])
+    arguments = [*small_set, *SEARCH, *TIGHT, "--save", tmp_path / "EXP"]
+    run_to_the_end("train_search", arguments, torchrun=2)
     folder = only_folder(tmp_path)
     budget = Budget.of(Namespace(**read_settings(folder)))
     pairs = [pair for g in read_run(folder).generations for pair in g.pairs]

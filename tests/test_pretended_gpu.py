@@ -11,6 +11,7 @@ from pretended_gpu import GPU, OnGPU, pretended_gpu
 import train_search
 from genotypes import RelativeNAS
 from model import NetworkCIFAR
+from model_search import Supernet
 from report.run import Run
 from runtime.processes import Processes
 from training.loop import evaluate, new_confusion
@@ -49,12 +50,12 @@ def test_a_search_waits_twice_a_turn_and_for_its_checkpoints(tmp_path, monkeypat
     flags += ["--pop_size", "2", "--epochs", "1", "--cuda_graphs", "off"]
     flags += ["--save", tmp_path / "runs" / "EXP"]
     waits = waits_of("train_search", flags, monkeypatch)
-    supernet = train_search.Supernet(2, 3, 3).to(memory_format=torch.channels_last)
+    supernet = Supernet(2, 3, 3).to(memory_format=torch.channels_last)
     tensors = saved_like_on_the_cpu(only_folder(tmp_path / "runs") / "weight_set.pt", supernet)
     assert waits == {
         "dataset/image_set.py ImageSet.to": 2,  # the images and labels, once for all
         "dataset/image_set.py ImageSet.subset": 2,  # which of them are which part's
-        "train_search.py search": tensors,  # the supernet, once for all
+        "search/candidate.py make_trainer": tensors,  # the supernet, once for all
         "utils.py Meter.result": 2 + 2,  # each turn's loss, and the final validation's
         "utils.py all_finite": 2,  # once a turn
         SAVED: 2 * 2,  # the checkpoint of one round, and the final weight set

@@ -36,7 +36,7 @@ def made_up_loss(genotype):
 class InstantTrainer:
     """Stands in for the trainer: remembers what it was asked."""
 
-    def __init__(self, supernet, data, precision, report_freq, recorder, interruption):
+    def __init__(self, supernet, data, precision, report_freq, recorder, interruption, budget):
         self.supernet, self.data, self.precision = supernet, data, precision
         self.turns, self.validated = [], []
 

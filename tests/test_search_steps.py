@@ -54,7 +54,7 @@ FLAGS = [
 
 def watched_search(flags, expected_status=0):
     """A search on 40 images; returns its turns."""
-    image_set = ImageSet(numbered_images(40), torch.arange(40) % 3, 3)
+    image_set = ImageSet(numbered_images(40), torch.arange(40) % 3, 3, tuple("abc"))
     turns = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(WatchedTrainer, "turns", turns, raising=False)
@@ -176,7 +176,8 @@ def test_the_best_is_the_one_with_the_lowest_loss(tmp_path):
     folder = RunFolder.create("search", str(tmp_path / "EXP"), {})
     args = train_search.parse_arguments([])
     run = Run(folder, Processes(torch.device("cpu")))
-    train_search.write_results(args, run, population, {"weight": torch.zeros(1)})
+    budget = train_search.Budget.of(args)
+    train_search.write_results(args, run, budget, population, {"weight": torch.zeros(1)}, "abc")
     folder.close()
     found = json.loads((folder.path / "genotype.json").read_text())
     assert Genotype(**found) == as_read(DARTS_V2)
