@@ -19,7 +19,7 @@ test: .venv/installed-dev
 stress: .venv/installed-dev
 	$(BIN)/python -m pytest -q -m stress
 
-# Do the tests see mistakes? Some ten minutes on two CPU cores.
+# Do the tests see mistakes? Some twenty minutes on two CPU cores.
 mutants: .venv/installed-dev
 	$(BIN)/python tests/mutants.py
 
