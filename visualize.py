@@ -23,7 +23,7 @@ def visualize(args: Namespace) -> Path:
     from report.cell_drawing import draw_genotype
     from report.figure_file import PICTURE_FORMATS, format_of_new_file, save_figure
     from report.page import run_curves, write_report
-    from sizes import TARGETS
+    from report.sizes import TARGETS
 
     what = args.what
     is_run = what not in NAMED_GENOTYPES and os.path.isdir(what)

@@ -21,6 +21,7 @@ from benchmarks.search_vs_random import image_flags, random_cell, run_to_its_end
 from dataset.image_set import SET_NAMES
 from genotypes import Genotype, load_genotype, save_genotype
 from report.history import read_run
+from report.sizes import Target
 from runtime.arguments import ArgumentParser, positive_int, probability
 from runtime.atomic_file import write_json
 from runtime.checkpoint import load_checkpoint
@@ -30,7 +31,6 @@ from runtime.run_folder import RunFolder
 from runtime.settings import parse_with_resume
 from search.budget import add_target_arguments, chosen_target
 from search.learners import LEARNERS
-from sizes import Target
 
 DRAWN = 2000
 """So many random cells tell the percentiles."""

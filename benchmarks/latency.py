@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from dataset.image_arguments import add_device_arguments
 from genotypes import Genotype, resolve_genotype
+from report.sizes import Target
 from runtime.arguments import ArgumentParser, positive_int
 from runtime.errors import run_script
 from runtime.out_of_memory import memory_advice
 from runtime.progress_bar import progress_bar
 from search.budget import add_target_arguments, chosen_target
-from sizes import Target
 from utils import autocast, choose_device, choose_precision
 
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from dataset.image_set import SET_NAMES
 from genotypes import Genotype, load_genotype, save_genotype
+from report.sizes import Size, Target
 from runtime.arguments import (
     ArgumentParser,
     expanded_path,
@@ -33,7 +34,6 @@ from runtime.progress_bar import progress_bar
 from runtime.run_folder import RunFolder
 from runtime.settings import parse_with_resume
 from search.learners import LEARNERS
-from sizes import Size, Target
 from slow_fast_learning import decode, search_bounds
 from training.trained_network import NETWORKS
 from utils import derive_seed

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from genotypes import PRIMITIVES
 from report.cell_drawing import OPERATION_COLOURS
 from report.records import Confusion, EpochRecord, Generation, Spread
-from sizes import Size
+from report.sizes import Size
 
 BEST_COLOUR = "#0072B2"
 MEDIAN_COLOUR = "#D55E00"

@@ -19,11 +19,11 @@ from report.records import (
     Member,
     PairRecord,
 )
+from report.sizes import Target, target_of
 from runtime.errors import UserError
 from runtime.run_folder import HISTORY_FILE
 from runtime.settings import SETTINGS_FILE, read_settings
 from runtime.untrusted import is_number
-from sizes import Target, target_of
 
 SEARCH_SCRIPTS = ("train_search.py",)
 TRAINING_SCRIPTS = ("train.py", "train_imagenet.py")

@@ -11,8 +11,8 @@ from typing import TypeVar
 import numpy as np
 
 from genotypes import PRIMITIVES, Genotype, genotype_from_dict
+from report.sizes import Size, Target
 from runtime.untrusted import is_number, is_whole_number
-from sizes import Size, Target
 
 POPULATION_FILE = "population.json"
 CONFUSION_FILE = "confusion.json"

@@ -11,9 +11,9 @@ from math import inf
 import numpy as np
 
 from genotypes import PRIMITIVES, Genotype
+from report.sizes import TARGETS, Size, Target, target_of
 from runtime.arguments import ArgumentParser, non_negative_float, positive_int
 from runtime.errors import UserError
-from sizes import TARGETS, Size, Target, target_of
 from slow_fast_learning import NODES, Population, decode
 
 FLAGS = ("max_params", "max_multiply_adds", "min_params", "min_multiply_adds")

@@ -11,12 +11,12 @@ from torch import Tensor
 from genotypes import GENOTYPE_FILE, Genotype, genotype_from_dict
 from report.records import POPULATION_FILE
 from report.run import Run
+from report.sizes import TARGETS
 from runtime.arguments import script_command
 from runtime.errors import UserError
 from runtime.processes import Processes
 from search.budget import Budget
 from search.candidate import CandidateTrainer
-from sizes import TARGETS
 from slow_fast_learning import Population, decode
 
 

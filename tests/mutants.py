@@ -609,12 +609,12 @@ search/candidate.py | test_search_recipe
 - , args.layers, args.save_memory
 + , args.layers
 
-sizes.py | test_evaluation_recipe
+report/sizes.py | test_evaluation_recipe
 another size of ImageNet's published network
 - Target(NetworkImageNet, 46, 14
 + Target(NetworkImageNet, 48, 14
 
-sizes.py | test_evaluation_recipe
+report/sizes.py | test_evaluation_recipe
 another size of CIFAR's published network
 - Target(NetworkCIFAR, 36, 20
 + Target(NetworkCIFAR, 32, 20

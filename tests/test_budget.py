@@ -23,6 +23,7 @@ from helpers import (
 from genotypes import RelativeNAS, load_genotype
 from model_search import Supernet
 from report.history import read_run
+from report.sizes import TARGETS
 from runtime.errors import UserError
 from runtime.settings import read_settings
 from search import budget as budget_module
@@ -30,7 +31,6 @@ from search.budget import Budget, check_budget
 from search.candidate import CandidateTrainer
 from search.learners import LEARNERS
 from search.results import training_command
-from sizes import TARGETS
 from slow_fast_learning import decode, search_bounds, slow_and_fast
 
 SEARCH = ["--pop_size", "6", "--epochs", "3", "--no-tensorboard"]

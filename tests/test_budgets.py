@@ -5,9 +5,9 @@ import pytest
 from benchmarks import budgets
 from benchmarks.search_vs_random import random_cell
 from genotypes import RelativeNAS, save_genotype
+from report.sizes import TARGETS
 from runtime.errors import UserError
 from runtime.run_folder import RunFolder
-from sizes import TARGETS
 
 
 def test_half_of_the_random_cells_are_below_the_median():

@@ -10,8 +10,8 @@ from helpers import assert_one_line
 from benchmarks import latency
 from genotypes import DARTS_V1, RelativeNAS, save_genotype
 from model import NetworkCIFAR
+from report.sizes import TARGETS, Target
 from runtime.errors import run_script
-from sizes import TARGETS, Target
 
 TINY = ["--target_channels", "2", "--target_layers", "3", "--target_image_size", "8"]
 

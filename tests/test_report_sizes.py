@@ -9,7 +9,7 @@ from test_report import SEARCH_SECTIONS, make_folder, pair_record, read_page
 from genotypes import NASNet, RelativeNAS
 from report.charts import loss_against_size
 from report.page import write_report
-from sizes import Size
+from report.sizes import Size
 
 
 def test_a_search_within_a_budget(tmp_path):

@@ -10,9 +10,9 @@ from helpers import ROOT, TINY_SEARCH, TINY_TRAINING, call_script, only_folder
 from benchmarks import search_vs_random
 from benchmarks.search_vs_random import parse_arguments, report, run_to_its_end, same_size_cell
 from genotypes import RelativeNAS
+from report.sizes import TARGETS
 from runtime.errors import UserError
 from runtime.run_folder import RunFolder
-from sizes import TARGETS
 
 
 def test_the_report_compares_means_with_mean_spread_and_best():

@@ -6,7 +6,8 @@ import torch
 
 from genotypes import NAMED_GENOTYPES, NASNet, RelativeNAS
 from model import NetworkCIFAR, NetworkImageNet
-from sizes import TARGETS, Target, target_of
+from report import sizes
+from report.sizes import TARGETS, Target, target_of
 from slow_fast_learning import decode, search_bounds
 from training.trained_network import print_size
 from utils import multiply_adds, parameter_count
@@ -69,7 +70,7 @@ def test_nothing_is_built_for_further_genotypes(monkeypatch):
     target = TARGETS["cifar"]
     for genotype in random_genotypes(100, 0):  # every operation, in every place
         target.size(genotype)
-    monkeypatch.setattr("sizes._measure", None)
+    monkeypatch.setattr(sizes, "_measure", None)
     assert len({target.size(genotype) for genotype in random_genotypes(150, 1)}) > 100
 
 

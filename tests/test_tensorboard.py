@@ -21,7 +21,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from genotypes import genotype_from_dict
 from report import page
-from sizes import TARGETS
+from report.sizes import TARGETS
 
 SEARCH = ["--pop_size", "4", "--epochs", "2"]
 

@@ -12,11 +12,11 @@ from dataset.image_set import SET_NAMES
 from dataset.pixel_statistics import statistics_from_dict
 from genotypes import Genotype, genotype_from_dict, resolve_genotype
 from model import NetworkCIFAR, NetworkImageNet
+from report.sizes import TARGETS
 from runtime.arguments import ArgumentParser, expanded_path, positive_int
 from runtime.checkpoint import check_weights, load_checkpoint, published_state_dict
 from runtime.errors import UserError
 from runtime.untrusted import is_number, is_whole_number
-from sizes import TARGETS
 from utils import multiply_adds, parameter_count
 
 NETWORKS = {"cifar": NetworkCIFAR, "imagenet": NetworkImageNet}
