@@ -22,7 +22,7 @@ from dataset.image_set import SET_NAMES
 from genotypes import Genotype, load_genotype, save_genotype
 from report.history import read_run
 from report.sizes import Target
-from runtime.arguments import ArgumentParser, positive_int, probability
+from runtime.arguments import ArgumentParser, expanded_path, positive_int, probability
 from runtime.atomic_file import write_json
 from runtime.checkpoint import load_checkpoint
 from runtime.errors import UserError, run_script
@@ -131,7 +131,7 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
     add("--set", choices=SET_NAMES, default="cifar10", help="image set")
-    add("--data", default="./data", help="folder of the image set")
+    add("--data", type=expanded_path, default="./data", help="folder of the image set")
     add("--learner", choices=LEARNERS, default="published", help="of the searches")
     add("--seeds", type=positive_int, default=5, help="number of searches with each budget")
     add(
@@ -145,8 +145,18 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     add_target_arguments(parser)
     add("--search_flags", default="", help='flags for train_search.py in one argument (="...")')
     add("--train_flags", default="", help="flags for train.py: the recipe that all cells share")
-    add("--save", default="runs/EXP", help="PATH/NAME: the folder is PATH/budgets-NAME-DATE-TIME")
-    add("--resume", metavar="DIR", help="go on with the comparison in this run folder")
+    add(
+        "--save",
+        type=expanded_path,
+        default="runs/EXP",
+        help="PATH/NAME: the folder is PATH/budgets-NAME-DATE-TIME",
+    )
+    add(
+        "--resume",
+        type=expanded_path,
+        metavar="DIR",
+        help="go on with the comparison in this run folder",
+    )
     args = parse_with_resume(parser, argv, ("data",))
     if not all(0 < percentile < 100 for percentile in args.percentiles):
         raise UserError(f"--percentiles {args.percentiles}: must be between 0 and 100")
@@ -155,7 +165,12 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
 
 def main() -> None:
     args = parse_arguments()
-    compare(args, RunFolder.for_run("budgets", args))
+    run = RunFolder.for_run("budgets", args)
+    try:
+        compare(args, run)
+    except UserError:
+        run.discard()
+        raise
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from dataset.image_batches import ImageBatches
 from dataset.image_set import ImageSet, Statistics
 from genotypes import DARTS_V2, Genotype, RelativeNAS
 from model_search import Supernet
-from runtime.arguments import ArgumentParser
+from runtime.arguments import ArgumentParser, expanded_path
 from runtime.errors import UserError, run_script
 from search.candidate import GIVEN_UP, CandidateTrainer, TrainingRecipe
 from speed.cuda_graphs import CudaGraphs
@@ -496,7 +496,12 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     add_device_arguments(parser)
     add("--small", action=BooleanOptionalAction, help="tiny networks (default: on the CPU)")
     add("--only", nargs="+", choices=CHECKS, help="these checks (default: all)")
-    add("--save", default="runs/gpu_check", help="PATH/NAME: the folder is PATH/NAME-DATE-TIME")
+    add(
+        "--save",
+        type=expanded_path,
+        default="runs/gpu_check",
+        help="PATH/NAME: the folder is PATH/NAME-DATE-TIME",
+    )
     return parser.parse_args(argv)
 
 

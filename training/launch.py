@@ -35,7 +35,7 @@ def add_training_arguments(parser: ArgumentParser, **defaults: object) -> None:
         "--arch",
         type=expanded_path,
         default="RelativeNAS",
-        help="name of a genotype, or a genotype file",
+        help="a genotype: its name, file, run folder, or itself",
     )
     add("--init_channels", type=positive_int, help="channels of the first cells")
     add("--layers", type=positive_int, help="number of cells")

@@ -121,7 +121,7 @@ def add_network_arguments(parser: ArgumentParser) -> None:
     add(
         "--arch",
         type=expanded_path,
-        help="name of a genotype, or a genotype file (default RelativeNAS)",
+        help="a genotype: its name, file, run folder, or itself (default RelativeNAS)",
     )
     add(
         "--init_channels",
