@@ -210,7 +210,8 @@ def _place() -> str:
     frame = sys._getframe(1)
     while frame:
         file = frame.f_code.co_filename
-        if file.startswith(f"{ROOT}/") and not file.startswith(f"{ROOT}/tests/"):
+        # The virtual environment may lie in the project's folder.
+        if file.startswith(f"{ROOT}/") and not file.startswith((f"{ROOT}/tests/", sys.prefix)):
             function = frame.f_code.co_qualname.partition(".<locals>")[0]
             return f"{file.removeprefix(f'{ROOT}/')} {function}"
         frame = frame.f_back
