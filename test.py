@@ -16,7 +16,7 @@ from dataset.image_arguments import add_device_arguments, add_set_arguments
 from dataset.image_batches import evaluation_batches
 from dataset.image_set import image_statistics, load_image_set
 from dataset.pixel_statistics import PUBLISHED_STATISTICS, statistics_from_dict
-from runtime.arguments import ArgumentParser, expanded_path, positive_int
+from runtime.arguments import ArgumentParser, add_precision_argument, expanded_path, positive_int
 from runtime.errors import UserError, run_script
 from runtime.out_of_memory import memory_advice
 from runtime.processes import Processes
@@ -40,12 +40,7 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     add_set_arguments(parser, of_checkpoint=True)
     add("--batch_size", type=positive_int, default=128, help="images of a step")
     add_device_arguments(parser)
-    add(
-        "--precision",
-        choices=("auto", "fp32", "bf16"),
-        default="fp32",
-        help="auto: bf16 where the GPU has it; fp32: all digits, no TF32",
-    )
+    add_precision_argument(parser, default="fp32")
     add_network_arguments(parser)
     args = parser.parse_args(argv)
     if args.model_path is None:

@@ -20,7 +20,7 @@ from dataset.imagenet_data import (
     plan_loading,
 )
 from dataset.pixel_statistics import statistics_from_dict
-from runtime.arguments import ArgumentParser, expanded_path, positive_int
+from runtime.arguments import ArgumentParser, add_precision_argument, expanded_path, positive_int
 from runtime.errors import UserError, run_script
 from runtime.out_of_memory import memory_advice
 from runtime.processes import Processes, gpu_list, own_device
@@ -43,12 +43,7 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     add_data_arguments(parser)
     add("--batch_size", type=positive_int, default=256, help="of all processes together")
     add("--gpus", type=gpu_list, metavar="0,1,...", help="GPUs, one process each (default 0)")
-    add(
-        "--precision",
-        choices=("auto", "fp32", "bf16"),
-        default="fp32",
-        help="auto: bf16 where the GPU has it; fp32: all digits, no TF32",
-    )
+    add_precision_argument(parser, default="fp32")
     add_network_arguments(parser)
     args = parser.parse_args(argv)
     check_data_path(args)

@@ -21,6 +21,7 @@ from dataset.image_arguments import (
 from report.run import Run
 from runtime.arguments import (
     ArgumentParser,
+    add_precision_argument,
     add_tensorboard_argument,
     expanded_path,
     file_name,
@@ -136,12 +137,7 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     add_recipe_arguments(parser)
     add_budget_arguments(parser)
     add_device_arguments(parser)
-    add(
-        "--precision",
-        choices=("auto", "fp32", "bf16"),
-        default="auto",
-        help="auto: bf16 where the GPU has it; fp32: all digits, no TF32",
-    )
+    add_precision_argument(parser)
     add(
         "--save_memory",
         action=BooleanOptionalAction,

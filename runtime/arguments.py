@@ -109,6 +109,16 @@ def script_command(script: str) -> list[str]:
     return [as_typed(Path(sys.executable)), as_typed(ROOT / script)]
 
 
+def add_precision_argument(parser: ArgumentParser, default: str = "auto") -> None:
+    """Add `--precision`, what networks compute in."""
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "bf16"),
+        default=default,
+        help="auto: bf16 where the GPU has it; fp32: all digits, no TF32",
+    )
+
+
 def add_tensorboard_argument(parser: ArgumentParser) -> None:
     """Add `--tensorboard`, which is on unless turned off."""
     parser.add_argument(

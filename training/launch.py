@@ -11,6 +11,7 @@ from genotypes import GENOTYPE_FILE, Genotype, load_genotype, resolve_genotype
 from report.run import Run
 from runtime.arguments import (
     ArgumentParser,
+    add_precision_argument,
     add_tensorboard_argument,
     expanded_path,
     non_negative_float,
@@ -60,12 +61,7 @@ def add_training_arguments(parser: ArgumentParser, **defaults: object) -> None:
     )
     add("--seed", type=seed_number, default=0, help="of all random numbers")
     add("--gpus", type=gpu_list, metavar="0,1,...", help="GPUs, one process each (default 0)")
-    add(
-        "--precision",
-        choices=("auto", "fp32", "bf16"),
-        default="auto",
-        help="auto: bf16 where the GPU has it; fp32: all digits, no TF32",
-    )
+    add_precision_argument(parser)
     add("--report_freq", type=positive_int, default=50, help="log every so many training steps")
     add_tensorboard_argument(parser)
     add(
