@@ -50,6 +50,11 @@ class FlatTensors(Mapping[str, Tensor]):
         moved.pieces = {dtype: piece.to(device) for dtype, piece in self.pieces.items()}
         return moved
 
+    def copy_to(self, tensors: Mapping[str, Tensor]) -> None:
+        """Give `tensors` the values of these, in place; they have the same names and order."""
+        with torch.no_grad():
+            torch._foreach_copy_([*tensors.values()], [*self.values()])
+
     def __getstate__(self) -> dict:
         pieces = {dtype: (piece.device.type, piece.cpu()) for dtype, piece in self.pieces.items()}
         return {"_places": self._places, "pieces": pieces}

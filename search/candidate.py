@@ -127,16 +127,13 @@ class CandidateTrainer:
         weight_set = FlatTensors(tensors)
 
         def train() -> None:
-            with torch.no_grad():  # what a first try has learned
-                torch._foreach_copy_([*tensors.values()], list(weight_set.values()))
             torch.manual_seed(seed)  # of drop path
             self.train(genotype, recipe, seed)
 
-        self._unless_graphs_fail(train)
+        self._unless_graphs_fail(train, undo=lambda: weight_set.copy_to(tensors))
         loss, accuracy = self.validate(genotype)
         learned = FlatTensors(tensors)
-        with torch.no_grad():
-            torch._foreach_copy_(list(tensors.values()), list(weight_set.values()))
+        weight_set.copy_to(tensors)
         # An infinite variance in batch norm, for one, hides from the loss: it divides to zero.
         if not all_finite(learned.pieces.values()):
             loss = math.nan
@@ -202,8 +199,14 @@ class CandidateTrainer:
         # A candidate's steps differ in nothing but the images, so that one recording serves all.
         return ReplayedStep(step, self.recorder) if self.recorder else step
 
-    def _unless_graphs_fail(self, work: Callable[[], Result]) -> Result:
-        """What `work` comes to; if CUDA graphs fail in it, they are given up and it is redone."""
+    def _unless_graphs_fail(
+        self, work: Callable[[], Result], undo: Callable[[], None] = lambda: None
+    ) -> Result:
+        """What `work` comes to; if CUDA graphs fail in it, they are given up and it is redone.
+
+        Args:
+            undo: takes back what a first try has changed.
+        """
         try:
             return work()
         except RuntimeError as error:
@@ -215,6 +218,7 @@ class CandidateTrainer:
         # Not in the handler: the error holds the memory of what has failed.
         self.recorder = None
         self.supernet.zero_grad()
+        undo()
         return work()
 
     def check_graphs(self, genotype: Genotype, recipe: TrainingRecipe, seed: int) -> None:
@@ -226,7 +230,7 @@ class CandidateTrainer:
         if self.recorder is None or self.graphs_checked:
             return
         tensors = self.supernet.active_tensors(self.supernet.arch_info(genotype))
-        before = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        before = FlatTensors(tensors)
         recipe = replace(recipe, drop_path_prob=max(recipe.drop_path_prob, DROP_PATH_PROB))
         results = []
         for recorder in (None, None, self.recorder):
@@ -236,14 +240,13 @@ class CandidateTrainer:
             torch.manual_seed(seed)
             try:
                 few.train(genotype, recipe, seed)
-                learned = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+                learned = FlatTensors(tensors)
             finally:
-                with torch.no_grad():
-                    torch._foreach_copy_([*tensors.values()], [*before.values()])
+                before.copy_to(tensors)
             loss, _ = few._validate(genotype)
             results.append(Learned(learned, loss))
         # Weights that grow without bounds are no measure; the next candidate may be one.
-        if all_finite(results[0].tensors.values()) and math.isfinite(results[0].loss):
+        if all_finite(results[0].tensors.pieces.values()) and math.isfinite(results[0].loss):
             rounding = relative_rounding(self.precision, self.device)
             check_agreement(before, *results, rounding)
             self.graphs_checked = True

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dataset.batching import Batches
+from runtime.flat_tensors import FlatTensors
 from speed.cuda_graphs import WARM_UP_CALLS, GraphsFailed
 
 STEPS = WARM_UP_CALLS + 2
@@ -48,12 +49,12 @@ class FirstBatches:
 class Learned:
     """What a few steps came to: the trained tensors by name, and the untrained ones' loss."""
 
-    tensors: dict[str, Tensor]
+    tensors: FlatTensors
     loss: float
 
 
 def check_agreement(
-    before: dict[str, Tensor], plain: Learned, again: Learned, replayed: Learned, rounding: float
+    before: FlatTensors, plain: Learned, again: Learned, replayed: Learned, rounding: float
 ) -> None:
     """Compare the same steps twice without CUDA graphs and once with them.
 

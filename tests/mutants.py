@@ -96,15 +96,13 @@ drop path not drawn from the seed
 -         torch.manual_seed(seed)  # of drop path
 +
 the weight set not restored after a turn
--         with torch.no_grad():
--             torch._foreach_copy_(list(tensors.values()), list(weight_set.values()))
-+
+-         weight_set.copy_to(tensors)
+-         # An infinite
++         # An infinite
 what was learned not copied before the weight set is restored
 -         learned = FlatTensors(tensors)
--         with torch.no_grad():
--             torch._foreach_copy_(list(tensors.values()), list(weight_set.values()))
-+         with torch.no_grad():
-+             torch._foreach_copy_(list(tensors.values()), list(weight_set.values()))
+-         weight_set.copy_to(tensors)
++         weight_set.copy_to(tensors)
 +         learned = FlatTensors(tensors)
 --precision ignored in training
 -         with autocast(images.device, self.precision):
@@ -567,23 +565,19 @@ the host waits for the loss of each step
 +         loss.backward()
 +         loss.item()
 no second try from the weight set when graphs fail
--                 torch._foreach_copy_([*tensors.values()], list(weight_set.values()))
-+                 pass
+-         undo()
++
 random numbers not seeded again when graphs fail
 -         def train() -> None:
--             with torch.no_grad():  # what a first try has learned
--                 torch._foreach_copy_([*tensors.values()], list(weight_set.values()))
 -             torch.manual_seed(seed)  # of drop path
 +         torch.manual_seed(seed)  # of drop path
 +         def train() -> None:
-+             with torch.no_grad():  # what a first try has learned
-+                 torch._foreach_copy_([*tensors.values()], list(weight_set.values()))
 graphs that fail tried again
 -         self.recorder = None
 +         pass
 weights not put back after the check of graphs
--                     torch._foreach_copy_([*tensors.values()], [*before.values()])
-+                     pass
+-                 before.copy_to(tensors)
++                 pass
 
 search/graph_check.py | test_cuda_graphs
 losses that differ pass the check of graphs
