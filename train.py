@@ -54,7 +54,7 @@ def train(args: Namespace, run: Run) -> None:
     train_set = load_image_set(args.set, args.data, "train", args.image_size)
     test_set = load_image_set(args.set, args.data, "test", args.image_size)
     sets = {"train": train_set, "test": test_set}
-    keep_manifest(run.path(MANIFEST_FILE), lambda: image_set_manifest(args.set, args.data, sets))
+    keep_manifest(run.path(MANIFEST_FILE), lambda: image_set_manifest(sets))
     image_size = train_set.images.shape[-1]
     statistics = image_statistics(args.set, train_set, run.path(STATISTICS_FILE))
     processes = run.processes

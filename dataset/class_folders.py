@@ -73,11 +73,11 @@ def class_folders(folder: Path) -> list[str]:
     return names
 
 
-def list_images(folder: Path, aloud: bool = True) -> list[str]:
+def list_images(folder: Path) -> list[str]:
     """`<class>/<name>` of the images in a split's `folder`, sorted by class, then name.
 
     `<name>` leads through the folders within a class folder. What is left out is counted on
-    stderr, or in the run's log, if `aloud`.
+    stderr, or in the run's log.
 
     Raises:
         UserError: there are no class folders, or one has no images, or a link leads nowhere or
@@ -85,8 +85,7 @@ def list_images(folder: Path, aloud: bool = True) -> list[str]:
     """
     find = _annotated_images if _is_annotated(folder) else _images_in_class_folders
     found = find(folder)
-    if aloud:
-        _tell(folder, found)
+    _tell(folder, found)
     return found.images
 
 

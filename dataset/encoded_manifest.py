@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
-from dataset.class_folders import image_file
+from dataset.class_folders import class_and_name, image_file
 from dataset.encoded_images import EncodedImages, FolderImages
-from dataset.image_list import class_of
 from dataset.lmdb_set import LABEL, LmdbImages, open_to_read
 from dataset.manifest import Manifest, by_class
 from runtime.progress_bar import progress_bar
@@ -26,8 +25,7 @@ def _files_of(images: EncodedImages) -> Iterable[tuple[str, str, int]]:
         sizes = _sizes_in_lmdb(images, keys)
     description = f"looking at {images.folder.name} images"
     for key, size in progress_bar(zip(keys, sizes, strict=True), description, "images", len(keys)):
-        class_name = class_of(key)
-        yield class_name, key.removeprefix(f"{class_name}/"), size
+        yield *class_and_name(key), size
 
 
 def _sizes_in_lmdb(images: LmdbImages, keys: Iterable[str]) -> Iterable[int]:

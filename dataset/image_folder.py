@@ -8,8 +8,9 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from dataset.class_folders import class_and_name, class_folders, has_labels, image_file, list_images
+from dataset.class_folders import class_folders, has_labels, image_file, list_images
 from dataset.decoding import UNREADABLE, decoding_pool, open_image, to_rgb
+from dataset.image_list import class_labels, class_of
 from runtime.errors import UserError
 from runtime.progress_bar import progress_bar
 
@@ -19,7 +20,7 @@ TEST_FOLDERS = ("test", "val")
 
 def load_image_folder(
     root: Path, split: str, image_size: int, same_classes: bool = True
-) -> tuple[Tensor, Tensor, list[str]]:
+) -> tuple[Tensor, Tensor, list[str], tuple[tuple[str, int], ...]]:
     """Decode a split of `root/train/<class>/*` and `root/test/<class>/*` (or `root/val`).
 
     Args:
@@ -29,14 +30,15 @@ def load_image_folder(
         same_classes: whether both splits must have the same classes, if both are there.
 
     Returns:
-        Images, uint8 (N, 3, image_size, image_size), labels, int64 (N,), and the classes' names.
-        A label is the position in the sorted list of class folders.
+        Images, uint8 (N, 3, image_size, image_size), labels, int64 (N,), the classes' names, and
+        each image's `<class>/<name>` and the size of its file in bytes. A label is the position in
+        the sorted list of class folders.
 
     Raises:
         UserError: a split is missing or a class of it has no images, the classes of the two
             differ, or an image cannot be read; names it.
     """
-    folders = {name: split_folder(root, name) for name in ("train", "test")}
+    folders = {name: _split_folder(root, name) for name in ("train", "test")}
     if split == "test" and not (same_classes and os.path.lexists(folders["train"])):
         del folders["train"]  # a trained network is tested; nothing to compare the classes with
     keys = list_images(folders[split])
@@ -48,8 +50,8 @@ def load_image_folder(
             f"differ; only one of them has {', '.join(differing[:5])}"
         )
     files = list(map(image_file(folders[split]), keys))
-    label_of = {name: label for label, name in enumerate(classes[split])}
-    labels = [label_of[class_and_name(key)[0]] for key in keys]
+    label_of = class_labels(classes[split])
+    labels = [label_of[class_of(key)] for key in keys]
     images = np.empty((len(files), image_size, image_size, 3), dtype=np.uint8)
     with decoding_pool(os.cpu_count()) as pool:
         decoded = pool.map(lambda file: decode_image(file, image_size), files)
@@ -58,7 +60,8 @@ def load_image_folder(
         ):
             images[index] = image
     tensor = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
-    return tensor, torch.tensor(labels), classes[split]
+    sizes = [file.stat().st_size for file in files]
+    return tensor, torch.tensor(labels), classes[split], tuple(zip(keys, sizes, strict=True))
 
 
 def decode_image(file: Path, image_size: int) -> np.ndarray:
@@ -77,7 +80,7 @@ def decode_image(file: Path, image_size: int) -> np.ndarray:
         ) from None
 
 
-def split_folder(root: Path, split: str) -> Path:
+def _split_folder(root: Path, split: str) -> Path:
     """Where the images of "train" or "test" are; those to test on may be called otherwise."""
     if split == "train":
         return root / "train"

@@ -35,12 +35,14 @@ class ImageSet:
         labels: int64 (N,), on the same device.
         num_classes: number of classes; labels are below it.
         class_names: their names in the labels' order; empty where nobody has named them.
+        files: of a whole folder, each image's `<class>/<name>` and the size of its file in bytes.
     """
 
     images: Tensor
     labels: Tensor
     num_classes: int
     class_names: tuple[str, ...] = ()
+    files: tuple[tuple[str, int], ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -48,7 +50,7 @@ class ImageSet:
     def subset(self, indices: Tensor) -> "ImageSet":
         """The images at `indices`, int64 (M,)."""
         indices = indices.to(self.images.device)
-        return replace(self, images=self.images[indices], labels=self.labels[indices])
+        return replace(self, images=self.images[indices], labels=self.labels[indices], files=())
 
     def to(self, device: torch.device) -> "ImageSet":
         """The same set kept on `device`."""
@@ -72,8 +74,10 @@ def load_image_set(
         UserError: the data cannot be found, downloaded or read.
     """
     if name == "folder":
-        images, labels, names = load_image_folder(Path(data), split, image_size or 32, same_classes)
-        return ImageSet(images, labels, len(names), tuple(names))
+        images, labels, names, files = load_image_folder(
+            Path(data), split, image_size or 32, same_classes
+        )
+        return ImageSet(images, labels, len(names), tuple(names), files)
     if image_size is not None:
         raise UserError("--image_size goes with --set folder; the other sets have their own size")
     if name == "digits":

@@ -10,12 +10,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Set
 from pathlib import Path
 
-from dataset.class_folders import class_and_name, image_file, list_images
-from dataset.image_folder import split_folder
+from dataset.class_folders import class_and_name
 from dataset.image_set import ImageSet
 from runtime.atomic_file import write_json
 from runtime.errors import UserError
-from runtime.progress_bar import progress_bar
 from runtime.untrusted import is_whole_number, load_json
 
 MANIFEST_FILE = "manifest.json"
@@ -29,17 +27,16 @@ MOST_NAMED = 3
 Manifest = dict[str, object]
 
 
-def image_set_manifest(name: str, data: str, sets: dict[str, ImageSet]) -> Manifest:
+def image_set_manifest(sets: dict[str, ImageSet]) -> Manifest:
     """The manifest of sets in memory; of those that are no folder it has no checksums.
 
     Args:
-        name, data: as for `load_image_set`.
         sets: by split, "train" or "test".
     """
     splits = {}
     for split, image_set in sets.items():
-        if name == "folder":
-            splits[split] = by_class(_files_of_split(Path(data), split))
+        if image_set.files:
+            splits[split] = by_class((*class_and_name(key), size) for key, size in image_set.files)
         else:
             counts = image_set.labels.bincount(minlength=image_set.num_classes).tolist()
             splits[split] = {
@@ -124,14 +121,6 @@ def by_class(files: Iterable[tuple[str, str, int]]) -> dict[str, list]:
 def _changed_names(prefix: str, before: Set[str], now: Set[str]) -> list[str]:
     missing = [f"{prefix}{name} is missing" for name in sorted(before - now)]
     return missing + [f"{prefix}{name} is new" for name in sorted(now - before)]
-
-
-def _files_of_split(root: Path, split: str) -> Iterable[tuple[str, str, int]]:
-    folder = split_folder(root, split)
-    file_of = image_file(folder)
-    # What is left out of them has been said when they were read.
-    for key in progress_bar(list_images(folder, aloud=False), f"looking at {split}", "images"):
-        yield *class_and_name(key), file_of(key).stat().st_size
 
 
 def _checked(content: object) -> Manifest:
