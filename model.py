@@ -5,21 +5,21 @@ Names and shapes of parameters and buffers are those of the published checkpoint
 
 import copy
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genotypes import Genotype
-from operations import OPERATIONS, FactorizedReduce, ReLUConvBN, drop_path
+from operations import OPERATIONS, FactorizedReduce, ReLUConvBN, drop_path_scales
 
 
 class Cell(nn.Module):
     """One cell: two inputs, intermediate nodes that each add up two operations, concatenated.
 
     Maps (N, C_prev_prev, ...) and (N, C_prev, H, W) to (N, out_channels, H', W'), where H' and W'
-    are halved (rounded up) in a reduction cell.
+    are halved (rounded up) in a reduction cell. `scales` are drop path's for its operations.
     """
 
     def __init__(
@@ -48,15 +48,16 @@ class Cell(nn.Module):
         )
         self.out_channels = len(self._concat) * C
 
-    def forward(self, s0: Tensor, s1: Tensor, drop_path_prob: float) -> Tensor:
+    def forward(self, s0: Tensor, s1: Tensor, scales: Tensor | None = None) -> Tensor:
         states = [self.preprocess0(s0), self.preprocess1(s1)]
         for first in range(0, len(self._ops), 2):
             terms = []
             for index in (first, first + 1):
                 operation = self._ops[index]
                 term = operation(states[self._inputs[index]])
-                if self.training and drop_path_prob > 0 and not isinstance(operation, nn.Identity):
-                    term = drop_path(term, drop_path_prob)
+                # Skip connections are spared: a whole way through the cell stays open.
+                if scales is not None and not isinstance(operation, nn.Identity):
+                    term = term * scales[index]
                 terms.append(term)
             states.append(terms[0] + terms[1])
         return torch.cat([states[index] for index in self._concat], dim=1)
@@ -138,10 +139,18 @@ class _Network(nn.Module):
         self.global_pooling = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(C_prev, self.num_classes)
 
+    def _drop_path_scales(self, features: Tensor) -> Sequence[Tensor | None]:
+        """What each cell's operations are multiplied by, None out of training."""
+        if not self.training or not self.drop_path_prob:
+            return [None] * len(self.cells)
+        operations = [len(cell._ops) for cell in self.cells]
+        return drop_path_scales(operations, self.drop_path_prob, features)
+
     def _forward_cells(self, s0: Tensor, s1: Tensor) -> tuple[Tensor, Tensor | None]:
         logits_aux = None
+        scales = self._drop_path_scales(s0)
         for index, cell in enumerate(self.cells):
-            s0, s1 = s1, cell(s0, s1, self.drop_path_prob)
+            s0, s1 = s1, cell(s0, s1, scales[index])
             if index == 2 * self._layers // 3 and self._auxiliary and self.training:
                 logits_aux = self.auxiliary_head(s1)
         return self.classifier(self.global_pooling(s1).flatten(1)), logits_aux
@@ -221,8 +230,9 @@ class NetworkImageNet(_Network):
         s1 = self.stem1(s0)
         stride = 8
         features = {4: s0, stride: s1}
-        for cell in self.cells:
-            s0, s1 = s1, cell(s0, s1, self.drop_path_prob)
+        scales = self._drop_path_scales(s0)
+        for index, cell in enumerate(self.cells):
+            s0, s1 = s1, cell(s0, s1, scales[index])
             stride *= 1 + cell.reduction
             features[stride] = s1
         return features

@@ -5,11 +5,14 @@ candidate network is a choice of active operations (`arch_info`); only those are
 touched.
 """
 
+from collections import Counter
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
 from genotypes import PRIMITIVES, Genotype
-from operations import OPERATIONS, FactorizedReduce, ReLUConvBN, drop_path
+from operations import OPERATIONS, FactorizedReduce, ReLUConvBN, drop_path_scales
 from slow_fast_learning import NODES
 from speed.memory import recomputed
 
@@ -49,18 +52,19 @@ class SearchCell(nn.Module):
                 self._inputs.extend([source] * len(PRIMITIVES))
 
     def forward(
-        self, s0: Tensor, s1: Tensor, active: list[int], drop_path_prob: float, recompute: bool
+        self, s0: Tensor, s1: Tensor, active: list[int], scales: Tensor | None, recompute: bool
     ) -> Tensor:
+        """The nodes' sums, concatenated; `scales` are drop path's for the active operations."""
         run = recomputed if recompute and self.training else _run
         states = [run(self.preprocess0, s0), run(self.preprocess1, s1)]
-        for pair in zip(active[::2], active[1::2], strict=True):
+        for first in range(0, len(active), 2):
             terms = []
-            for index in pair:
-                operation = self._ops[index]
-                term = run(operation, states[self._inputs[index]])
+            for position in (first, first + 1):
+                operation = self._ops[active[position]]
+                term = run(operation, states[self._inputs[active[position]]])
                 # Skip connections are spared: with them a whole way through the cell stays open.
-                if self.training and drop_path_prob > 0 and not isinstance(operation, nn.Identity):
-                    term = drop_path(term, drop_path_prob)
+                if scales is not None and not isinstance(operation, nn.Identity):
+                    term = term * scales[position]
                 terms.append(term)
             states.append(terms[0] + terms[1])
         return torch.cat(states[2:], dim=1)
@@ -118,8 +122,11 @@ class Supernet(nn.Module):
     def forward(self, x: Tensor, arch_info: ArchInfo) -> Tensor:
         """Logits (N, num_classes) of the candidate `arch_info` for images (N, 3, H, W)."""
         s0 = s1 = self.stem(x)
-        for cell, active in zip(self.cells, arch_info, strict=True):
-            s0, s1 = s1, cell(s0, s1, active, self.drop_path_prob, self.recompute)
+        scales = [None] * len(self.cells)
+        if self.training and self.drop_path_prob > 0:
+            scales = drop_path_scales(list(map(len, arch_info)), self.drop_path_prob, s0)
+        for cell, active, cell_scales in zip(self.cells, arch_info, scales, strict=True):
+            s0, s1 = s1, cell(s0, s1, active, cell_scales, self.recompute)
         return self.classifier(s1.mean(dim=(2, 3)))
 
     def active_tensors(self, arch_info: ArchInfo) -> dict[str, Tensor]:
@@ -127,14 +134,29 @@ class Supernet(nn.Module):
 
         They are its active operations and everything outside the candidate operations, not copied.
         """
-        modules: dict[str, nn.Module] = {"stem": self.stem, "classifier": self.classifier}
-        for number, (cell, active) in enumerate(zip(self.cells, arch_info, strict=True)):
-            modules[f"cells.{number}.preprocess0"] = cell.preprocess0
-            modules[f"cells.{number}.preprocess1"] = cell.preprocess1
-            for index in active:
-                modules[f"cells.{number}._ops.{index}"] = cell._ops[index]
         tensors: dict[str, Tensor] = {}
-        for name, module in modules.items():
+        for name, module in self._active_modules(arch_info):
             # With `keep_vars` parameters stay what the optimizer can train, buffers too are ours.
             tensors |= module.state_dict(prefix=f"{name}.", keep_vars=True)
         return tensors
+
+    def batch_norms(self, arch_info: ArchInfo) -> Counter[nn.BatchNorm2d]:
+        """The batch norms of a candidate, and how often each is in its network.
+
+        That is twice where a node takes the same operation from the same input two times.
+        """
+        return Counter(
+            part
+            for _, module in self._active_modules(arch_info)
+            for part in module.modules()
+            if isinstance(part, nn.BatchNorm2d)
+        )
+
+    def _active_modules(self, arch_info: ArchInfo) -> Iterator[tuple[str, nn.Module]]:
+        yield "stem", self.stem
+        yield "classifier", self.classifier
+        for number, (cell, active) in enumerate(zip(self.cells, arch_info, strict=True)):
+            yield f"cells.{number}.preprocess0", cell.preprocess0
+            yield f"cells.{number}.preprocess1", cell.preprocess1
+            for index in active:
+                yield f"cells.{number}._ops.{index}", cell._ops[index]

@@ -4,7 +4,7 @@ Every module maps (N, C, H, W) to (N, C_out, ceil(H / stride), ceil(W / stride))
 parameters and buffers are those of the published checkpoints.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -122,11 +122,23 @@ OPERATIONS: dict[str, Callable[[int, int], nn.Module]] = {
 """Name → constructor of (channels, stride)."""
 
 
-def drop_path(x: Tensor, probability: float) -> Tensor:
-    """Zero whole samples of `x` (N, C, H, W) with `probability`, and scale up the others.
+def drop_path_scales(
+    operations: Sequence[int], probability: float, features: Tensor
+) -> tuple[Tensor, ...]:
+    """What drop path multiplies operations' outputs by: samples are dropped whole, or scaled up.
 
-    The cells leave out skip connections (`nn.Identity`), so that one way always stays open.
+    All numbers of a step are drawn at once: for each operation on its own they cost a GPU more
+    time than the networks' smaller operations do.
+
+    Args:
+        operations: number of operations in each cell.
+        probability: of dropping a sample of an operation's output.
+        features: a feature map (N, ...) of the step; gives N, the dtype and the device.
+
+    Returns:
+        For each cell (operations, N, 1, 1, 1): 0 with `probability`, else 1 / (1 - probability).
     """
     keep = 1.0 - probability
-    mask = torch.empty(x.shape[0], 1, 1, 1, dtype=x.dtype, device=x.device).bernoulli_(keep)
-    return x * mask.div_(keep)
+    shape = (sum(operations), len(features), 1, 1, 1)
+    scales = torch.empty(shape, dtype=features.dtype, device=features.device).bernoulli_(keep)
+    return scales.div_(keep).split(list(operations))

@@ -36,6 +36,7 @@ from search.graph_check import (
     check_agreement,
     relative_rounding,
 )
+from speed.batch_counts import counted_together
 from speed.cuda_graphs import CudaGraphs, GraphsFailed, Recorder, ReplayedStep, Step, first_line
 from utils import Meter, all_finite, autocast, choose_precision, clip_gradients
 
@@ -159,11 +160,13 @@ class CandidateTrainer:
             clip_gradients(parameters, recipe.grad_clip)
             optimizer.step()
 
-        for step, (images, labels) in enumerate(self.data.training_batches(seed), start=1):
-            train_on(images, labels)
-            if step % self.report_freq == 0:
-                self.log.info("step %d/%d", step, self.data.steps)
-            self.interruption.check()
+        with counted_together(supernet.batch_norms(arch_info)) as count_batches:
+            for step, (images, labels) in enumerate(self.data.training_batches(seed), start=1):
+                train_on(images, labels)
+                if step % self.report_freq == 0:
+                    self.log.info("step %d/%d", step, self.data.steps)
+                self.interruption.check()
+            count_batches(step)
         optimizer.zero_grad()
 
     def _backward(self, images: Tensor, labels: Tensor, arch_info: ArchInfo) -> None:

@@ -404,11 +404,14 @@ drop path on skip connections
 -  and not isinstance(operation, nn.Identity)
 +
 drop path in eval mode
-- if self.training and drop_path_prob > 0
-+ if drop_path_prob > 0
+- if self.training and self.drop_path_prob > 0
++ if self.drop_path_prob > 0
 drop path does nothing
--                     term = drop_path(term, drop_path_prob)
+-                     term = term * scales[position]
 +                     pass
+all operations dropped together
+- term * scales[position]
++ term * scales[0]
 
 model_search.py | test_model_search
 a node is the mean of its operations, not their sum
@@ -446,18 +449,21 @@ cells do not see the cell before last
 
 model_search.py | test_search_network
 the network's drop path does not reach its cells
-- active, self.drop_path_prob, self.recompute
-+ active, 0.0, self.recompute
+- active, cell_scales, self.recompute
++ active, None, self.recompute
+all cells with the first one's drop path
+- active, cell_scales, self.recompute
++ active, scales[0], self.recompute
 drop path without being asked
 - self.drop_path_prob = 0.0
 + self.drop_path_prob = 0.3
 
 model_search.py | test_candidate
 the classifier is not trained
-- {"stem": self.stem, "classifier": self.classifier}
-+ {"stem": self.stem}
+-         yield "classifier", self.classifier
++
 preprocessing is not trained
--             modules[f"cells.{number}.preprocess0"] = cell.preprocess0
+-             yield f"cells.{number}.preprocess0", cell.preprocess0
 +
 
 model_search.py | test_model_search
@@ -465,19 +471,30 @@ model_search.py | test_model_search
 - recompute and self.training
 + False
 
+speed/batch_counts.py | test_search_network
+batches counted as they come
+-         norm.num_batches_tracked = None
++         pass
+batches not counted
+- [steps * seen for seen in norms.values()]
++ [0 * seen for seen in norms.values()]
+an operation taken twice counts a batch once
+- [steps * seen for seen in norms.values()]
++ [steps for seen in norms.values()]
+
 operations.py | test_search_network
 drop path not scaled
-- return x * mask.div_(keep)
-+ return x * mask
+- return scales.div_(keep).split
++ return scales.split
 drop path keeps what it should drop
 - keep = 1.0 - probability
 + keep = probability
 drop path for the whole batch at once
-- torch.empty(x.shape[0], 1, 1, 1,
-+ torch.empty(1, 1, 1, 1,
+- len(features), 1, 1, 1)
++ 1, 1, 1, 1)
 drop path for single channels
-- torch.empty(x.shape[0], 1, 1, 1,
-+ torch.empty(x.shape[0], x.shape[1], 1, 1,
+- len(features), 1, 1, 1)
++ len(features), features.shape[1], 1, 1)
 
 speed/memory.py | test_model_search
 recomputing counts a batch twice in batch norm
@@ -970,8 +987,8 @@ test_imagenet.py ignores the checkpoint's mean and deviation
 
 model.py | test_network_recipe
 drop path in eval mode
-- self.training and drop_path_prob > 0
-+ drop_path_prob > 0
+- if not self.training or not self.drop_path_prob
++ if not self.drop_path_prob
 drop path on skip connections
 -  and not isinstance(operation, nn.Identity)
 +
@@ -981,20 +998,28 @@ no drop path on skip connections that reduce
 
 operations.py | test_network_recipe
 drop path not scaled up
--     return x * mask.div_(keep)
-+     return x * mask
+- return scales.div_(keep).split
++ return scales.split
 drop path by channels
-- mask = torch.empty(x.shape[0], 1, 1, 1,
-+ mask = torch.empty(x.shape[0], x.shape[1], 1, 1,
+- len(features), 1, 1, 1)
++ len(features), features.shape[1], 1, 1)
+all operations of a step dropped together
+- scales.div_(keep).split
++ scales[:1].div(keep).expand(shape).split
 drop path keeps what it should drop
 - .bernoulli_(keep)
 + .bernoulli_(probability)
 
 model.py | test_network_recipe
 drop path never reaches the cells
-- cell(s0, s1, self.drop_path_prob)
+- cell(s0, s1, scales[index])
 -             if
-+ cell(s0, s1, 0.0)
++ cell(s0, s1, None)
++             if
+all cells with the first one's drop path
+- cell(s0, s1, scales[index])
+-             if
++ cell(s0, s1, scales[0])
 +             if
 the second reduction cell elsewhere
 - reduction = index in (self._layers // 3, 2 * self._layers // 3)
@@ -1008,9 +1033,9 @@ reduction cells without twice the channels
 
 model.py | test_model
 cells that see the stem for ever
-- s0, s1 = s1, cell(s0, s1, self.drop_path_prob)
+- s0, s1 = s1, cell(s0, s1, scales[index])
 -             if
-+ s0, s1 = s0, cell(s0, s1, self.drop_path_prob)
++ s0, s1 = s0, cell(s0, s1, scales[index])
 +             if
 
 model.py | test_network_recipe

@@ -9,16 +9,19 @@ from torch import nn
 
 from genotypes import Genotype, RelativeNAS
 from model import AuxiliaryHead, Cell, NetworkCIFAR, NetworkImageNet
-from operations import OPERATIONS, FactorizedReduce, drop_path
+from operations import OPERATIONS, FactorizedReduce, drop_path_scales
 
 
 def test_drop_path_drops_whole_samples_and_keeps_the_expectation():
     torch.manual_seed(0)
-    dropped = drop_path(torch.ones(4000, 2, 3, 3), 0.25)
-    assert torch.equal(dropped, dropped[:, :1, :1, :1].expand_as(dropped))
-    values = dropped[:, 0, 0, 0]
-    assert set(values.tolist()) == {0.0, torch.tensor(1 / 0.75).item()}
-    assert values.mean().item() == pytest.approx(1, abs=0.02)
+    features = torch.ones(4000, 2, 3, 3, dtype=torch.bfloat16)
+    first, second = drop_path_scales([3, 1], 0.25, features)
+    assert first.shape == (3, 4000, 1, 1, 1) and second.shape == (1, 4000, 1, 1, 1)
+    assert first.dtype == torch.bfloat16
+    for values in (*first.float(), *second.float()):
+        assert set(values.unique().tolist()) == {0.0, torch.tensor(1 / 0.75).bfloat16().item()}
+        assert values.mean().item() == pytest.approx(1, abs=0.03)
+    assert not torch.equal(first[0], first[1]) and not torch.equal(first[0], second[0])
 
 
 def one_node_cell(first, second, reduction):
@@ -35,8 +38,10 @@ def terms_and_output(cell, probability, count=64):
         for operation in operations_of(cell)
     ]
     torch.manual_seed(0)
+    s0, s1 = torch.randn(2, count, 2, 4, 4)
+    scales = drop_path_scales([2], probability, s0)[0] if probability else None
     with torch.no_grad():
-        output = cell(torch.randn(count, 2, 4, 4), torch.randn(count, 2, 4, 4), probability)
+        output = cell(s0, s1, scales)
     for handle in handles:
         handle.remove()
     return *terms, output
@@ -59,10 +64,9 @@ def test_drop_path_drops_every_operation_but_an_unchanged_input(name, reduction)
     assert sum(seen) == 64 and min(seen) > 5  # each combination, for they are drawn by themselves
 
 
-@pytest.mark.parametrize("training", [False, True])
-def test_without_drop_path_a_node_is_the_sum_of_its_operations(training):
-    cell = one_node_cell("sep_conv_3x3", "avg_pool_3x3", reduction=False).train(training)
-    *terms, output = terms_and_output(cell, 0.0 if training else 0.9)
+def test_without_drop_path_a_node_is_the_sum_of_its_operations():
+    cell = one_node_cell("sep_conv_3x3", "avg_pool_3x3", reduction=False)
+    *terms, output = terms_and_output(cell, 0.0)
     torch.testing.assert_close(output, terms[0] + terms[1])
 
 
@@ -163,15 +167,18 @@ def test_separable_convolutions_are_plain_ones(name, kernel_size, dilation, time
 def test_drop_path_of_a_network_reaches_its_cells_in_training_only():
     torch.manual_seed(0)
     network = NetworkImageNet(2, 3, 3, True, RelativeNAS)
-    images = torch.randn(4, 3, 32, 32)
-    probabilities = []
+    images = torch.randn(64, 3, 32, 32)
+    seen = []
     for cell in network.cells:
-        cell.register_forward_pre_hook(lambda _, inputs: probabilities.append(inputs[2]))
+        cell.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[2]))
     network.drop_path_prob = 0.4
     with recorded() as record:
         network(images)
         network.eval()(images)
         network.drop_path_prob = 0.0
         network(images)
-    assert probabilities == [0.4] * 6 + [0.0] * 3
+    scales = torch.stack(seen[:3])
+    assert set(scales.unique().tolist()) == {0.0, torch.tensor(1 / 0.6).item()}
+    assert (scales[:, 1:] != scales[:, :1]).any() and (scales[1:] != scales[:1]).any()
+    assert seen[3:] == [None] * 6
     assert torch.equal(record.forwards[1].logits, record.forwards[2].logits)

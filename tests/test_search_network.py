@@ -4,8 +4,10 @@ import pytest
 import torch
 from helpers import operations_of
 
-from genotypes import PRIMITIVES, RelativeNAS
+from genotypes import PRIMITIVES, Genotype, RelativeNAS
 from model_search import SearchCell, Supernet, operation_index
+from operations import drop_path_scales
+from speed.batch_counts import counted_together
 
 PROBABILITY = 0.25
 
@@ -53,10 +55,16 @@ def make_cell(primitive, reduction=False):
     return cell, torch.randn(64, 4, 6, 6), torch.randn(64, 4, 6, 6), active
 
 
+def scales_of(features, probability):
+    """Drop path's factors for a cell of eight operations."""
+    (scales,) = drop_path_scales([8], probability, features)
+    return scales
+
+
 def test_drop_path_zeroes_an_operations_output_for_whole_samples_and_scales_the_others():
     cell, s0, s1, active = make_cell("avg_pool_3x3")
     with torch.no_grad():
-        output = cell(s0, s1, active, PROBABILITY, False)
+        output = cell(s0, s1, active, scales_of(s0, PROBABILITY), False)
         pool = torch.nn.AvgPool2d(3, 1, 1, count_include_pad=False)
         terms = pool(cell.preprocess0(s0)), pool(cell.preprocess1(s1))
     kept = {True: 1 / (1 - PROBABILITY), False: 0.0}
@@ -85,24 +93,48 @@ def test_drop_path_zeroes_an_operations_output_for_whole_samples_and_scales_the_
 def test_drop_path_spares_skip_connections_that_change_nothing(primitive, reduction):
     cell, s0, s1, active = make_cell(primitive, reduction)
     with torch.no_grad():
-        plain, dropped = (cell(s0, s1, active, p, False) for p in (0.0, 0.5))
+        plain = cell(s0, s1, active, None, False)
+        dropped = cell(s0, s1, active, scales_of(s0, 0.5), False)
     is_spared = primitive == "skip_connect" and not reduction
     assert torch.equal(plain, dropped) == is_spared
 
 
-def test_nothing_is_dropped_in_eval_mode():
-    cell, s0, s1, active = make_cell("max_pool_3x3")
-    cell.eval()
-    with torch.no_grad():
-        assert torch.equal(*(cell(s0, s1, active, p, False) for p in (0.0, 0.5)))
-
-
-def test_every_cells_drop_path_has_the_networks_probability():
+def test_every_cells_drop_path_has_the_networks_probability_in_training_only():
+    torch.manual_seed(0)
     network = Supernet(2, 10, 3)
     seen = []
     for cell in network.cells:
         cell.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[3]))
-    network(torch.randn(2, 3, 8, 8), network.arch_info(RelativeNAS))
+    images, arch_info = torch.randn(500, 3, 4, 4), network.arch_info(RelativeNAS)
+    network(images, arch_info)
+    network.eval()
     network.drop_path_prob = 0.3
-    network(torch.randn(2, 3, 8, 8), network.arch_info(RelativeNAS))
-    assert seen == [0.0] * 3 + [0.3] * 3
+    network(images, arch_info)
+    assert seen == [None] * 6
+    network.train()(images, arch_info)
+    scales = torch.stack(seen[6:])
+    assert scales.shape == (3, 8, 500, 1, 1, 1)
+    assert set(scales.unique().tolist()) == {0.0, torch.tensor(1 / 0.7).item()}
+    # Each operation's samples are dropped by themselves: of 500, 150 on average.
+    dropped = (scales == 0).flatten(2).sum(dim=2).flatten()
+    assert ((dropped > 100) & (dropped < 200)).all() and len(dropped.unique()) > 8
+
+
+def test_batch_norms_are_counted_as_often_as_a_candidate_runs_them():
+    network = Supernet(2, 10, 3)
+    twice = Genotype([("dil_conv_3x3", 0)] * 8, [2, 3, 4, 5], RelativeNAS.reduce, [2, 3, 4, 5])
+    arch_info = network.arch_info(twice)
+    network(torch.randn(2, 3, 8, 8), arch_info)
+    seen = {
+        norm: norm.num_batches_tracked.item()
+        for norm in network.modules()
+        if isinstance(norm, torch.nn.BatchNorm2d) and norm.num_batches_tracked
+    }
+    assert network.batch_norms(arch_info) == seen and set(seen.values()) == {1, 2}
+    with counted_together(network.batch_norms(arch_info)) as count_batches:
+        for _ in range(3):
+            network(torch.randn(2, 3, 8, 8), arch_info)
+        count_batches(3)
+    assert {norm: norm.num_batches_tracked.item() for norm in seen} == {
+        norm: 4 * count for norm, count in seen.items()
+    }
