@@ -26,6 +26,7 @@ from runtime.arguments import (
     expanded_path,
     file_name,
     non_negative_float,
+    non_negative_int,
     positive_int,
     probability,
     seed_number,
@@ -45,7 +46,7 @@ MAX_POPULATION = 1_000_000
 
 CHANGEABLE_ON_RESUME = (
     "data", "data_device", "device", "gpu", "save_memory", "cuda_graphs", "report_freq",
-    "tensorboard",
+    "tensorboard", "keep_every",
 )  # fmt: skip
 
 
@@ -57,7 +58,7 @@ def search(args: Namespace, run: Run) -> None:
     weight_set = trainer.supernet.state_dict()
     learning = LEARNERS[args.learner](*search_bounds(), args.pop_size, args.seed)
     budget.draw_within(learning)
-    progress = SearchProgress(run, args.epochs, learning, weight_set, budget)
+    progress = SearchProgress(run, args.epochs, learning, weight_set, budget, args.keep_every)
 
     def train_and_validate(pair: Pair) -> list[Outcome]:
         recipe = training_recipe(args, progress.generation)
@@ -165,6 +166,13 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
         type=file_name,
         default="weight_set.pt",
         help="name of the file for the final weight set, in the run folder",
+    )
+    add(
+        "--keep_every",
+        type=non_negative_int,
+        default=0,
+        metavar="N",
+        help="keep the weight set after every N generations, too, in files of their own",
     )
     add(
         "--resume",

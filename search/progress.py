@@ -19,6 +19,8 @@ from utils import all_finite
 
 CHECKPOINT_FILE = "checkpoint.pt"
 
+KEPT_WEIGHT_SET = "weight_set-generation-{generation}.pt"
+
 Pair = tuple[int, int]
 
 
@@ -30,6 +32,7 @@ class SearchProgress:
         generations: of the whole search.
         learning, weight_set: what is saved and restored beside the counts.
         budget: of the search; records say what was outside it.
+        keep_every: keep the weight set after every so many generations, too; 0: after none.
 
     Attributes:
         generation: the current generation, from 0.
@@ -44,6 +47,7 @@ class SearchProgress:
         learning: Population,
         weight_set: Mapping[str, Tensor],
         budget: Budget,
+        keep_every: int = 0,
     ) -> None:
         self.run = run
         self.processes = run.processes
@@ -51,6 +55,7 @@ class SearchProgress:
         self.learning = learning
         self.weight_set = weight_set
         self.budget = budget
+        self.keep_every = keep_every
         self.generation = 0
         self.pairs: list[Pair] = []
         self.pairs_done = 0
@@ -133,6 +138,9 @@ class SearchProgress:
         generation_ends = self.pairs_done == len(self.pairs)
         if generation_ends:
             self._finish_generation()
+            if self.keep_every and self.generation % self.keep_every == 0:
+                name = KEPT_WEIGHT_SET.format(generation=self.generation)
+                self.run.save(name, {"state_dict": self.weight_set})
         state = {
             "generation": self.generation,
             "pairs": self.pairs,

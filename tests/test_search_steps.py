@@ -22,6 +22,7 @@ from dataset.image_set import ImageSet
 from genotypes import DARTS_V1, DARTS_V2, AmoebaNet, Genotype, NASNet
 from model_search import Supernet
 from report.run import Run
+from runtime.checkpoint import load_checkpoint
 from runtime.processes import Processes
 from runtime.run_folder import RunFolder
 from search import candidate, data
@@ -164,6 +165,19 @@ def test_a_search_goes_on_in_the_middle_of_a_generation_as_if_nothing_had_happen
     assert history_without_seconds(folder) == history_without_seconds(small.folder)
     for name in ("population.json", "genotype.json"):
         assert (folder / name).read_text() == (small.folder / name).read_text()
+
+
+def test_weight_sets_are_kept_after_the_generations_asked_for(small, tmp_path):
+    turns = watched_search(
+        [*FLAGS, "--epochs", "5", "--keep_every", "2", "--save", tmp_path / "EXP"]
+    )
+    folder = only_folder(tmp_path)
+    kept = sorted(path.name for path in folder.glob("weight_set-*"))
+    assert kept == ["weight_set-generation-2.pt", "weight_set-generation-4.pt"]
+    for name, turn in zip(kept, (turns[8], turns[16]), strict=True):
+        # What the next generation starts from.
+        assert_same_tensors(load_checkpoint(folder / name)["state_dict"], turn.before)
+    assert not list(small.folder.glob("weight_set-*"))
 
 
 def test_the_best_is_the_one_with_the_lowest_loss(tmp_path):
