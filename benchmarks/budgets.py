@@ -17,18 +17,22 @@ if __name__ == "__main__":  # run as benchmarks/budgets.py: the root is not on t
 
 import numpy as np
 
-from benchmarks.search_vs_random import image_flags, random_cell, run_to_its_end, same_size_cell
-from dataset.image_set import SET_NAMES
+from benchmarks.study import (
+    Study,
+    add_study_arguments,
+    cell_of_size,
+    parse_study,
+    random_cell,
+    run_study,
+)
 from genotypes import Genotype, load_genotype, save_genotype
 from report.history import read_run
 from report.sizes import Target
-from runtime.arguments import ArgumentParser, expanded_path, positive_int, probability
+from runtime.arguments import ArgumentParser, non_negative_float, positive_int, probability
 from runtime.atomic_file import write_json
 from runtime.checkpoint import load_checkpoint
 from runtime.errors import UserError, run_script
 from runtime.progress_bar import progress_bar
-from runtime.run_folder import RunFolder
-from runtime.settings import parse_with_resume
 from search.budget import add_target_arguments, chosen_target
 from search.learners import LEARNERS
 
@@ -36,24 +40,32 @@ DRAWN = 2000
 """So many random cells tell the percentiles."""
 
 
-def compare(args: Namespace, run: RunFolder) -> None:
+def compare(args: Namespace, study: Study) -> None:
     """Search and train with all budgets and seeds, and report; what was done is not done again."""
     target = chosen_target(args)
-    limits = {"none": None} | {
-        f"{percentile:g}th percentile": limit
-        for percentile, limit in zip(
-            args.percentiles, multiply_adds_at(args.percentiles, target), strict=True
-        )
-    }
+    limits = chosen_limits(args, target)
     results: dict[str, list[dict]] = {name: [] for name in limits}
+
+    def search_with(budget: tuple[str, int]) -> None:
+        name, seed = budget
+        result = search_and_train(args, target, limits[name], name, seed, study)
+        results[name].append({"limit": limits[name], "seed": seed, **result})
+        study.log.info("budget %s, seed %d: %s", name, seed, result)
+        write_json(study.path / "results.json", results)
+
     searches = [(name, seed) for seed in range(args.seeds) for name in limits]
-    for name, seed in progress_bar(searches, "searching and training", "search"):
-        result = search_and_train(args, target, limits[name], name, seed, run)
-        results[name].append({"limit": limits[name], **result})
-        run.log.info("budget %s, seed %d: %s", name, seed, result)
-        write_json(run.path / "results.json", results)
-    print(*report(results), sep="\n")
-    print(f"run folder: {run.path}")
+    study.all(progress_bar(searches, "searching and training", "search"), search_with)
+    print(*report({name: done for name, done in results.items() if done}), sep="\n")
+    print(f"run folder: {study.path}")
+
+
+def chosen_limits(args: Namespace, target: Target) -> dict[str, float | None]:
+    """The budgets by their names: millions of multiply-adds, None for a search without one."""
+    if args.limits:
+        return {"none": None} | {f"{limit:g} M": limit for limit in args.limits}
+    limits = multiply_adds_at(args.percentiles, target)
+    names = [f"{percentile:g}th percentile" for percentile in args.percentiles]
+    return {"none": None} | dict(zip(names, limits, strict=True))
 
 
 def multiply_adds_at(percentiles: Sequence[float], target: Target) -> list[float]:
@@ -63,36 +75,36 @@ def multiply_adds_at(percentiles: Sequence[float], target: Target) -> list[float
 
 
 def search_and_train(
-    args: Namespace, target: Target, limit: float | None, name: str, seed: int, run: RunFolder
+    args: Namespace, target: Target, limit: float | None, name: str, seed: int, study: Study
 ) -> dict:
     """A search, and what came of its cell and of a random one of its size."""
     place = f"{name.split()[0]}-seed{seed}"
-    flags = [*image_flags(args), "--learner", args.learner, "--seed", str(seed)]
+    flags = ["--learner", args.learner, "--seed", str(seed)]
     for flag in ("target", "target_channels", "target_layers", "target_image_size"):
         if getattr(args, flag) is not None:
             flags += [f"--{flag}", str(getattr(args, flag))]
     if limit is not None:
         flags += ["--max_multiply_adds", str(limit)]
-    folder = run_to_its_end("search", place, flags + shlex.split(args.search_flags), run)
+    folder = study.run_to_its_end("search", place, flags + shlex.split(args.search_flags))
     found = load_genotype(folder / "genotype.json")
-    other = same_size_cell(found, target, args.same_size, 1, seed)
+    other = cell_of_size(target, target.size(found).multiply_adds, args.same_size, 1, seed)
     pairs = [pair for generation in read_run(folder).generations for pair in generation.pairs]
     return {
         **target.size(found)._asdict(),
-        "top1": train(args, found, f"{place}-found", seed, run),
-        "random_top1": train(args, other, f"{place}-random", seed, run),
+        "top1": train(args, found, f"{place}-found", seed, study),
+        "random_top1": train(args, other, f"{place}-random", seed, study),
         "free_pairs": statistics.mean(all(pair.excesses) for pair in pairs),
         "free_turns": statistics.mean(x > 0 for pair in pairs for x in pair.excesses),
         "seconds": sum(pair.seconds for pair in pairs),
     }
 
 
-def train(args: Namespace, genotype: Genotype, name: str, seed: int, run: RunFolder) -> float:
+def train(args: Namespace, genotype: Genotype, name: str, seed: int, study: Study) -> float:
     """Test accuracy of `genotype` after training, in percent."""
-    path = run.path.resolve() / f"{name}.json"
+    path = study.path.resolve() / f"{name}.json"
     save_genotype(genotype, path)
-    flags = [*image_flags(args), "--arch", str(path), "--seed", str(seed)]
-    folder = run_to_its_end("train", name, flags + shlex.split(args.train_flags), run)
+    flags = ["--arch", str(path), "--seed", str(seed), *shlex.split(args.train_flags)]
+    folder = study.run_to_its_end("train", name, flags)
     return load_checkpoint(folder / "last.pt")["top1"]
 
 
@@ -129,9 +141,8 @@ def report(results: dict[str, list[dict]]) -> list[str]:
 def parse_arguments(argv: list[str] | None = None) -> Namespace:
     """The command line."""
     parser = ArgumentParser(__doc__)
+    add_study_arguments(parser, "budgets")
     add = parser.add_argument
-    add("--set", choices=SET_NAMES, default="cifar10", help="image set")
-    add("--data", type=expanded_path, default="./data", help="folder of the image set")
     add("--learner", choices=LEARNERS, default="published", help="of the searches")
     add("--seeds", type=positive_int, default=5, help="number of searches with each budget")
     add(
@@ -141,23 +152,15 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
         default=[50.0, 25.0],
         help="of random cells' multiply-adds: the budgets",
     )
+    add(
+        "--limits",
+        type=non_negative_float,
+        nargs="+",
+        help="the budgets themselves, in millions of multiply-adds, instead of --percentiles",
+    )
     add("--same_size", type=probability, default=0.05, help="share up to which sizes are the same")
     add_target_arguments(parser)
-    add("--search_flags", default="", help='flags for train_search.py in one argument (="...")')
-    add("--train_flags", default="", help="flags for train.py: the recipe that all cells share")
-    add(
-        "--save",
-        type=expanded_path,
-        default="runs/EXP",
-        help="PATH/NAME: the folder is PATH/budgets-NAME-DATE-TIME",
-    )
-    add(
-        "--resume",
-        type=expanded_path,
-        metavar="DIR",
-        help="go on with the comparison in this run folder",
-    )
-    args = parse_with_resume(parser, argv, ("data",))
+    args = parse_study(parser, argv)
     if not all(0 < percentile < 100 for percentile in args.percentiles):
         raise UserError(f"--percentiles {args.percentiles}: must be between 0 and 100")
     return args
@@ -165,12 +168,7 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
 
 def main() -> None:
     args = parse_arguments()
-    run = RunFolder.for_run("budgets", args)
-    try:
-        compare(args, run)
-    except UserError:
-        run.discard()
-        raise
+    run_study("budgets", args, lambda study: compare(args, study))
 
 
 if __name__ == "__main__":

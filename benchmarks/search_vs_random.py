@@ -1,13 +1,12 @@
-"""Is the cell that the search finds better than random cells of the same space?
+"""Does the search find better cells than chance does? A study on real training.
 
-Runs the search, trains its cell from scratch, and trains random cells under the same recipe. What
-is compared is the test accuracy after the last epoch. A cell can be better by being larger: with
-`--same_size` random cells of the found one's size are trained and compared too.
+Several searches by each learner, random cells, and random cells of the found ones' size are
+trained from scratch under one recipe, several times each, in random order, so that a study cut
+short is still fair. What is compared is the test accuracy after the last epoch.
 """
 
 import shlex
 import statistics
-import subprocess
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -17,219 +16,178 @@ if __name__ == "__main__":  # run as benchmarks/search_vs_random.py: the root is
 
 import numpy as np
 
-from dataset.image_set import SET_NAMES
-from genotypes import Genotype, load_genotype, save_genotype
-from report.sizes import Size, Target
-from runtime.arguments import (
-    ArgumentParser,
-    expanded_path,
-    non_negative_int,
-    positive_int,
-    probability,
+from benchmarks.study import (
+    Study,
+    add_study_arguments,
+    cell_of_size,
+    parse_study,
+    random_cell,
+    run_study,
 )
+from benchmarks.study_report import TrainedCell, accuracy_by_size, report
+from dataset.class_folders import class_folders
+from genotypes import GENOTYPE_FILE, Genotype, load_genotype, save_genotype
+from model import NetworkCIFAR
+from report.figure_file import save_figure
+from report.history import read_run
+from report.sizes import Target
+from runtime.arguments import ArgumentParser, non_negative_int, positive_int, probability
 from runtime.atomic_file import write_json
 from runtime.checkpoint import load_checkpoint
 from runtime.errors import UserError, run_script
 from runtime.progress_bar import progress_bar
-from runtime.run_folder import RunFolder
-from runtime.settings import parse_with_resume
 from search.learners import LEARNERS
-from slow_fast_learning import decode, search_bounds
-from training.trained_network import NETWORKS
+from train import parse_arguments as training_arguments
+from train_search import parse_arguments as search_arguments
+from training.state import LAST_CHECKPOINT
 from utils import derive_seed
 
-ROOT = Path(__file__).resolve().parent.parent
+RANDOM, SAME_SIZE = "random", "same-size"
+"""Groups of cells; those of a learner's searches have its name."""
 
-FOUND, RANDOM, SAME_SIZE = "found", "random", "same-size"
-"""The names of the cells; behind those of the random ones stands a number: `random-0`, ..."""
-
-MAX_DRAWS = 100_000
-"""So often a random cell is drawn in search of one of the found cell's size."""
+RESULTS_FILE = "results.json"
+PICTURE_FILE = "accuracy.svg"
 
 
-def compare(args: Namespace, run: RunFolder) -> None:
-    """Search, train all cells, and report; what an interrupted run did is not done again."""
-    search = [*image_flags(args), "--learner", args.learner, *shlex.split(args.search_flags)]
-    run.log.info("searching: train_search.py %s", shlex.join(search))
-    found = load_genotype(run_to_its_end("search", FOUND, search, run) / "genotype.json")
-    numbers = range(args.random_cells)
-    cells = {f"{RANDOM}-{number}": random_cell(args.seed, number) for number in numbers}
-    results = train_all(args, {FOUND: found, **cells}, run)
-    if args.same_size is not None:
-        (last,) = run.path.glob(f"train-{FOUND}-seed0-*/last.pt")
-        target = trained_target(load_checkpoint(last))
-        cells = {
-            f"{SAME_SIZE}-{number}": same_size_cell(
-                found, target, args.same_size, args.seed, number
-            )
-            for number in numbers
-        }
-        results |= train_all(args, cells, run)
-    write_json(run.path / "results.json", results)
-    print(*report(results), sep="\n")
-    print(f"run folder: {run.path}")
-
-
-def image_flags(args: Namespace) -> list[str]:
-    """Flags that say which images are meant, for both scripts."""
-    data = [] if args.set == "digits" else ["--data", str(Path(args.data).resolve())]
-    return ["--set", args.set, *data]
-
-
-def train_all(args: Namespace, cells: dict[str, Genotype], run: RunFolder) -> dict[str, list[dict]]:
-    """Train each cell as often as asked for; its trainings' results by its name."""
+def compare(args: Namespace, study: Study) -> None:
+    """Search, train all cells, and report; what was done before is not done again."""
+    target = training_target(args, study)
+    searches = [(learner, seed) for seed in range(args.searches) for learner in args.learner]
+    searched = study.all(
+        progress_bar(searches, "searching", "search"), lambda job: search(args, study, *job)
+    )
+    if not searched:
+        print(f"no time left before all searches were done; go on with --resume {study.path}")
+        return
+    cells = all_cells(args, study, target)
     for name, genotype in cells.items():
-        save_genotype(genotype, run.path / f"{name}.json")
-    trainings = [(name, seed) for name in cells for seed in range(args.trainings)]
-    results: dict[str, list[dict]] = {name: [] for name in cells}
-    for name, seed in progress_bar(trainings, "training", "network"):
-        arch = str((run.path / f"{name}.json").resolve())
-        flags = [*image_flags(args), "--arch", arch, "--seed", str(seed)]
-        flags += shlex.split(args.train_flags)
-        folder = run_to_its_end("train", f"{name}-seed{seed}", flags, run)
-        last = load_checkpoint(folder / "last.pt")
-        size = trained_target(last).size(cells[name])
-        results[name].append({"top1": last["top1"], **size._asdict()})
-        run.log.info("%s, seed %d: %.2f %%", name, seed, last["top1"])
-    return results
-
-
-def random_cell(*seed: int) -> Genotype:
-    """A random cell of the search space, a function of `seed`."""
-    random = np.random.default_rng(derive_seed(*seed))
-    return decode(random.uniform(*search_bounds()))
-
-
-def same_size_cell(
-    found: Genotype, target: Target, tolerance: float, seed: int, number: int
-) -> Genotype:
-    """A random cell whose multiply-adds are those of `found`, up to a share `tolerance` of them.
-
-    Raises:
-        UserError: none came up.
-    """
-    wanted = target.size(found).multiply_adds
-    for draw in range(MAX_DRAWS):
-        genotype = random_cell(seed, number, draw)
-        if abs(target.size(genotype).multiply_adds - wanted) <= tolerance * wanted:
-            return genotype
-    raise UserError(
-        f"--same_size {tolerance}: none of {MAX_DRAWS} random cells is so close to the found "
-        f"cell's {wanted / 1e6:.1f} M multiply-adds; allow for more"
-    )
-
-
-def trained_target(checkpoint: dict) -> Target:
-    """The network in a checkpoint of `train.py`."""
-    return Target(
-        NETWORKS[checkpoint["network"]],
-        checkpoint["init_channels"],
-        checkpoint["layers"],
-        checkpoint["image_size"],
-        checkpoint["num_classes"],
-    )
-
-
-def run_to_its_end(kind: str, name: str, flags: list[str], run: RunFolder) -> Path:
-    """Run `train_search.py` or `train.py` in a folder inside the run's, or go on with it there.
-
-    Returns:
-        The script's own run folder.
-
-    Raises:
-        UserError: the script ended with an error; its text is the script's last line.
-    """
-    script = {"search": "train_search.py", "train": "train.py"}[kind]
-
-    def begun() -> list[Path]:
-        """The script's run folder, if there is one."""
-        return [path.parent for path in run.path.glob(f"{kind}-{name}-*/settings.json")]
-
-    where = ["--resume", str(begun()[0].resolve())] if begun() else []
-    where = where or [*flags, "--save", str(run.path.resolve() / name)]
-    done = subprocess.run(
-        [sys.executable, script, *where],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        raise UserError(f"{script}: {lines[-1].removeprefix('error: ')}")
-    return begun()[0]
-
-
-def report(results: dict[str, list[dict]]) -> list[str]:
-    """The found cell against the random ones, as lines of text."""
-    means = {
-        name: statistics.mean(training["top1"] for training in trainings)
-        for name, trainings in results.items()
-    }
-    lines = ["cell            top-1    parameters   multiply-adds"]
-    for name in sorted(means, key=means.get, reverse=True):
-        parameters, multiply_adds = (results[name][0][field] / 1e6 for field in Size._fields)
-        lines.append(f"{name:14} {means[name]:6.2f} % {parameters:8.3f} M {multiply_adds:11.1f} M")
-    found = means.pop(FOUND)
-    lines += compared(found, [means[name] for name in means if not name.startswith(SAME_SIZE)])
-    if same_size := [means[name] for name in means if name.startswith(SAME_SIZE)]:
-        lines += compared(found, same_size, " of its size")
-    return lines
-
-
-def compared(found: float, others: list[float], which: str = "") -> list[str]:
-    """The found cell's accuracy against those of random cells, as two lines of text."""
-    mean, spread = statistics.mean(others), statistics.stdev(others)
-    beaten = sum(found > other for other in others)
-    return [
-        f"random cells{which}: mean {mean:.2f} %, standard deviation {spread:.2f}, "
-        f"from {min(others):.2f} to {max(others):.2f} %",
-        f"found cell: {found:.2f} %, {found - mean:+.2f} to the mean, {found - max(others):+.2f} "
-        f"to the best; better than {beaten} of {len(others)}",
+        save_genotype(genotype, study.path / f"{name}.json")
+    trainings = in_random_order(list(cells), args.trainings, args.seed)
+    study.all(progress_bar(trainings, "training", "network"), lambda job: train(args, study, *job))
+    results, seconds = read_results(args, study, cells)
+    write_json(study.path / RESULTS_FILE, {"cells": results, "seconds": seconds})
+    trained = [
+        TrainedCell(name, target.size(genotype), results[name])
+        for name, genotype in cells.items()
+        if results[name]
     ]
+    if trained:
+        print(*report(trained, (RANDOM, SAME_SIZE), seconds), sep="\n")
+        save_figure(accuracy_by_size(trained), study.path / PICTURE_FILE)
+    print(f"run folder: {study.path}")
+
+
+def training_target(args: Namespace, study: Study) -> Target:
+    """The network that all cells are trained in.
+
+    Raises:
+        UserError: a flag for the scripts is wrong.
+    """
+    search_arguments([*study.image_flags(), *shlex.split(args.search_flags)])
+    settings = training_arguments([*study.image_flags(), *shlex.split(args.train_flags)])
+    classes = {"cifar100": 100, "folder": 0}.get(args.set, 10)
+    image_size = 16 if args.set == "digits" else settings.image_size or 32
+    return Target(
+        NetworkCIFAR,
+        settings.init_channels,
+        settings.layers,
+        image_size,
+        classes or len(class_folders(Path(args.data) / "train")),
+    )
+
+
+def search(args: Namespace, study: Study, learner: str, seed: int) -> Path:
+    """Search once, if that is not done; returns the search's run folder."""
+    flags = ["--learner", learner, "--seed", str(seed), *shlex.split(args.search_flags)]
+    return study.run_to_its_end("search", f"{learner}-{seed}", flags)
+
+
+def train(args: Namespace, study: Study, name: str, seed: int) -> None:
+    """Train the cell of that name once, if that is not done."""
+    arch = str((study.path / f"{name}.json").resolve())
+    flags = ["--arch", arch, "--seed", str(seed), *shlex.split(args.train_flags)]
+    folder = study.run_to_its_end("train", f"{name}-seed{seed}", flags)
+    study.log.info(
+        "%s, seed %d: %.2f %%", name, seed, load_checkpoint(folder / LAST_CHECKPOINT)["top1"]
+    )
+
+
+def all_cells(args: Namespace, study: Study, target: Target) -> dict[str, Genotype]:
+    """The cells that the searches found, random ones, and random ones of their median size."""
+    found = {
+        f"{learner}-{seed}": load_genotype(search(args, study, learner, seed) / GENOTYPE_FILE)
+        for learner in args.learner
+        for seed in range(args.searches)
+    }
+    wanted = statistics.median(target.size(genotype).multiply_adds for genotype in found.values())
+    return {
+        **found,
+        **{
+            f"{RANDOM}-{number}": random_cell(args.seed, number)
+            for number in range(args.random_cells)
+        },
+        **{
+            f"{SAME_SIZE}-{number}": cell_of_size(target, wanted, args.same_size, args.seed, number)
+            for number in range(args.same_size_cells)
+        },
+    }
+
+
+def in_random_order(names: list[str], trainings: int, seed: int) -> list[tuple[str, int]]:
+    """Which cell to train by which seed: every cell once, then every cell again, and so on.
+
+    Each time their order is another one, so that wherever the study is cut short no group is
+    ahead of the others by more than chance.
+    """
+    random = np.random.default_rng(derive_seed(seed, len(names)))
+    return [
+        (names[index], training)
+        for training in range(trainings)
+        for index in random.permutation(len(names))
+    ]
+
+
+def read_results(
+    args: Namespace, study: Study, cells: dict[str, Genotype]
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """By cell the accuracies of its trainings that have ended; by learner, and for trainings, the
+    seconds that one took."""
+    seconds = {
+        learner: [
+            sum(pair.seconds for generation in run.generations for pair in generation.pairs)
+            for seed in range(args.searches)
+            for run in [read_run(search(args, study, learner, seed))]
+        ]
+        for learner in args.learner
+    }
+    results: dict[str, list[float]] = {name: [] for name in cells}
+    seconds["training"] = []
+    for name in cells:
+        for seed in range(args.trainings):
+            if folder := study.finished("train", f"{name}-seed{seed}"):
+                results[name].append(load_checkpoint(folder / LAST_CHECKPOINT)["top1"])
+                seconds["training"].append(sum(epoch.seconds for epoch in read_run(folder).epochs))
+    return results, seconds
 
 
 def parse_arguments(argv: list[str] | None = None) -> Namespace:
     """The command line."""
     parser = ArgumentParser(__doc__)
+    add_study_arguments(parser, "compare")
     add = parser.add_argument
-    add("--set", choices=SET_NAMES, default="cifar10", help="image set")
-    add("--data", type=expanded_path, default="./data", help="folder of the image set")
-    add("--learner", choices=LEARNERS, default="published", help="of the search")
+    add("--learner", choices=LEARNERS, nargs="+", default=["published"], help="of the searches")
+    add("--searches", type=positive_int, default=1, help="by each learner")
     add("--random_cells", type=int, default=8, help="number of random cells, at least 2")
     add(
-        "--trainings",
-        type=positive_int,
-        default=1,
-        help="of every cell; their accuracies are averaged",
+        "--same_size_cells",
+        type=non_negative_int,
+        default=0,
+        help="number of random cells with the found ones' median multiply-adds",
     )
+    add("--same_size", type=probability, default=0.05, help="share up to which sizes are the same")
+    add("--trainings", type=positive_int, default=1, help="of every cell")
     add("--seed", type=non_negative_int, default=0, help="of the random cells")
-    add(
-        "--same_size",
-        type=probability,
-        metavar="SHARE",
-        help="also train as many random cells whose multiply-adds are the found cell's, up to this "
-        "share of them, such as 0.05",
-    )
-    add(
-        "--search_flags",
-        default="",
-        help='flags for train_search.py in one argument (="..."), the budget above all',
-    )
-    add("--train_flags", default="", help="flags for train.py: the recipe that all cells share")
-    add(
-        "--save",
-        type=expanded_path,
-        default="runs/EXP",
-        help="PATH/NAME: the folder is PATH/compare-NAME-DATE-TIME",
-    )
-    add(
-        "--resume",
-        type=expanded_path,
-        metavar="DIR",
-        help="go on with the comparison in this run folder",
-    )
-    args = parse_with_resume(parser, argv, ("data",))
+    args = parse_study(parser, argv)
     if args.random_cells < 2:
         raise UserError(f"--random_cells {args.random_cells}: a spread needs at least 2")
     return args
@@ -237,12 +195,7 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
 
 def main() -> None:
     args = parse_arguments()
-    run = RunFolder.for_run("compare", args)
-    try:
-        compare(args, run)
-    except UserError:
-        run.discard()
-        raise
+    run_study("compare", args, lambda study: compare(args, study))
 
 
 if __name__ == "__main__":

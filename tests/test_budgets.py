@@ -3,11 +3,10 @@
 import pytest
 
 from benchmarks import budgets
-from benchmarks.search_vs_random import random_cell
+from benchmarks.study import random_cell
 from genotypes import RelativeNAS, save_genotype
 from report.sizes import TARGETS
 from runtime.errors import UserError
-from runtime.run_folder import RunFolder
 
 
 def test_half_of_the_random_cells_are_below_the_median():
@@ -21,23 +20,23 @@ def test_half_of_the_random_cells_are_below_the_median():
 def test_the_scripts_get_the_budget_and_the_seed(tmp_path, monkeypatch):
     started = []
 
-    def run_to_its_end(kind, name, flags, run):
-        started.append((kind, name, " ".join(flags)))
-        save_genotype(RelativeNAS, tmp_path / "genotype.json")
-        return tmp_path
+    class Study:
+        path = tmp_path
 
-    monkeypatch.setattr(budgets, "run_to_its_end", run_to_its_end)
+        def run_to_its_end(self, kind, name, flags):
+            started.append((kind, name, " ".join(flags)))
+            save_genotype(RelativeNAS, tmp_path / "genotype.json")
+            return tmp_path
+
     monkeypatch.setattr(budgets, "load_checkpoint", lambda path: {"top1": 90.0})
     monkeypatch.setattr(budgets, "read_run", lambda folder: ended_search())
     arguments = ["--set", "digits", "--target_layers", "5", "--search_flags=--epochs 2"]
     args = budgets.parse_arguments([*arguments, "--train_flags=--epochs 3"])
-    run = RunFolder.create("budgets", str(tmp_path / "EXP"), {})
     target = TARGETS["cifar"]
-    result = budgets.search_and_train(args, target, 600.5, "25th percentile", 4, run)
-    run.close()
+    result = budgets.search_and_train(args, target, 600.5, "25th percentile", 4, Study())
     (search, found, other) = started
     assert search == (
-        "search", "25th-seed4", "--set digits --learner published --seed 4 --target cifar "
+        "search", "25th-seed4", "--learner published --seed 4 --target cifar "
         "--target_layers 5 --max_multiply_adds 600.5 --epochs 2",
     )  # fmt: skip
     assert (found[1], other[1]) == ("25th-seed4-found", "25th-seed4-random")
@@ -74,3 +73,12 @@ def test_the_table_has_means_and_deviations():
 def test_percentiles_are_between_0_and_100():
     with pytest.raises(UserError, match="--percentiles"):
         budgets.parse_arguments(["--percentiles", "50", "100"])
+
+
+def test_budgets_are_percentiles_or_given():
+    target = TARGETS["imagenet"]
+    limits = budgets.chosen_limits(budgets.parse_arguments(["--limits", "450", "500.5"]), target)
+    assert limits == {"none": None, "450 M": 450, "500.5 M": 500.5}
+    limits = budgets.chosen_limits(budgets.parse_arguments([]), target)
+    assert list(limits) == ["none", "50th percentile", "25th percentile"]
+    assert limits["25th percentile"] < limits["50th percentile"]

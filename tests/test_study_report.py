@@ -1,0 +1,117 @@
+"""The study's statistics, by hand and on made-up cells whose truth is known."""
+
+import numpy as np
+import pytest
+
+from benchmarks import study_report
+from benchmarks.study_report import (
+    TrainedCell,
+    accuracy_by_size,
+    best_of,
+    deviations,
+    interval,
+    mean_of_cells,
+    report,
+    share_beaten,
+)
+from report.figure_file import rendered
+from report.sizes import Size
+
+
+def made_up(count, trainings, cell_deviation, training_deviation, mean=60.0, seed=0):
+    """Accuracies of `count` cells."""
+    random = np.random.default_rng(seed)
+    truth = random.normal(mean, cell_deviation, (count, 1))
+    return (truth + random.normal(0, training_deviation, (count, trainings))).tolist()
+
+
+def test_every_cell_counts_the_same_however_often_it_was_trained():
+    assert mean_of_cells([[90.0], [94.0, 98.0]]) == 93.0
+
+
+def test_ties_are_half_a_win():
+    # 95 beats 94 and 90, 92 beats 90; of 92 and 92 each has half.
+    assert share_beaten([[95.0], [91.0, 93.0]], [[94.0], [90.0], [92.0]]) == pytest.approx(4.5 / 6)
+
+
+def test_the_interval_covers_the_truth_nineteen_times_in_twenty(monkeypatch):
+    monkeypatch.setattr(study_report, "RESAMPLES", 300)
+    covered = 0
+    for seed in range(60):
+        low, high = interval(mean_of_cells, made_up(20, 2, 2.0, 1.0, seed=seed), seed=seed)
+        covered += low <= 60.0 <= high
+        assert 0.9 < high - low < 3.2  # 2 · 1.96 · √((4 + ½) / 20) = 1.86
+    assert covered >= 51
+
+
+def test_an_interval_sees_the_luck_of_trainings_too():
+    same_cells = [[60.0, 64.0]] * 5
+    low, high = interval(mean_of_cells, same_cells)
+    assert low < 61.5 and high > 62.5
+
+
+def test_deviations_of_cells_and_trainings_are_told_apart():
+    cells, trainings = deviations(made_up(2000, 2, 2.0, 0.5))
+    assert cells == pytest.approx(2.0, rel=0.06) and trainings == pytest.approx(0.5, rel=0.06)
+    cells, trainings = deviations(made_up(500, 3, 0.0, 1.0))
+    assert cells < 0.25 and trainings == pytest.approx(1.0, rel=0.1)
+    # By hand: means 1 and 5, within (1 + 1) / 2 = 1, between 2 · (4 + 4) / 1 = 16, (16 − 1) / 2.
+    assert deviations([[0.0, 2.0], [5.0]]) is not None
+    assert deviations([[0.2929, 1.7071], [4.2929, 5.7071]]) == pytest.approx(
+        (2.7386, 1.0), abs=1e-3
+    )
+    assert deviations([[1.0], [2.0]]) is None and deviations([[1.0, 2.0]]) is None
+
+
+def test_the_best_of_several_is_not_chosen_by_what_it_is_judged_by():
+    # Cells that do not differ: however many one tries, the best is like all others.
+    same = made_up(400, 2, 0.0, 1.0)
+    assert best_of(20, same) == pytest.approx(60.0, abs=0.2)
+    # Trainings without luck: the best of ten is 1.54 deviations above the mean.
+    sure = made_up(4000, 2, 2.0, 0.0)
+    assert best_of(10, sure) == pytest.approx(60 + 1.54 * 2, abs=0.15)
+    assert best_of(3, [[1.0], [2.0]]) is None
+
+
+def cells(group, *trainings, multiply_adds=8_000_000):
+    size = Size(50_000, multiply_adds)
+    return [TrainedCell(f"{group}-{i}", size, list(top1)) for i, top1 in enumerate(trainings)]
+
+
+CELLS = [
+    *cells("published", (64, 66), (60, 60), multiply_adds=9_500_000),
+    *cells("random", (58, 58), (63, 61), (59, 61)),
+    *cells("same-size", (60, 62), multiply_adds=9_400_000),
+]
+
+
+def test_the_report_has_groups_cells_and_costs():
+    seconds = {"published": [900.0, 1100.0], "training": [180.0, 200.0, 220.0]}
+    lines = report(CELLS, ("random", "same-size"), seconds)
+    rows = [[part.strip() for part in line.strip("|").split("|")] for line in lines]
+    assert rows[0][-2:] == ["beats random", "beats same-size"]
+    # 65 beats all three, 60 beats 58 and is equal to 60.
+    assert rows[2][:3] == ["published", "2", "4"] and rows[2][3].startswith("62.50 [")
+    assert rows[2][4] == "9.5 M" and rows[2][5].startswith("75 [") and rows[2][6].startswith("50 [")
+    assert rows[3][:3] == ["random", "3", "6"] and rows[3][5:] == ["", ""]
+    best = next(row for row in rows if row[0] == "published-0")
+    assert best == ["published-0", "65.00", "64.00, 66.00", "0.050 M", "9.5 M", "100 %"]
+    order = [row[0] for row in rows if "-" in row[0] and row[0][-1].isdigit()]
+    assert order[0] == "published-0" and order[-1] == "random-0" and len(order) == 6
+    text = "\n".join(lines)
+    assert "A published search took 1000 s, a training 200 s (medians): in its time 5 " in text
+    assert "Standard deviations, random: cells " in text
+
+
+def test_a_study_without_second_trainings_or_costs_is_reported_too():
+    few = [*cells("published", (64,)), *cells("random", (58,), (63,))]
+    lines = report(few, ("random", "same-size"), {"published": [10.0], "training": []})
+    assert lines[0].rstrip(" |").endswith("beats random")
+    assert not any("deviations" in line or "took" in line for line in lines)
+
+
+def test_the_picture_has_every_group():
+    picture = rendered(accuracy_by_size(CELLS), "svg")
+    assert picture.startswith(b"<?xml") and len(picture) > 5000
+    legend = accuracy_by_size(CELLS).axes[0].get_legend().get_texts()
+    assert [text.get_text() for text in legend] == ["published", "random", "same-size"]
