@@ -10,6 +10,7 @@ import statistics
 import sys
 from argparse import Namespace
 from pathlib import Path
+from threading import Lock
 
 if __name__ == "__main__":  # run as benchmarks/search_vs_random.py: the root is not on the path
     sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parent.parent)]
@@ -30,7 +31,7 @@ from genotypes import GENOTYPE_FILE, Genotype, load_genotype, save_genotype
 from model import NetworkCIFAR
 from report.figure_file import save_figure
 from report.history import read_run
-from report.sizes import Target
+from report.sizes import Size, Target
 from runtime.arguments import ArgumentParser, non_negative_int, positive_int, probability
 from runtime.atomic_file import write_json
 from runtime.checkpoint import load_checkpoint
@@ -60,21 +61,71 @@ def compare(args: Namespace, study: Study) -> None:
         print(f"no time left before all searches were done; go on with --resume {study.path}")
         return
     cells = all_cells(args, study, target)
-    for name, genotype in cells.items():
-        save_genotype(genotype, study.path / f"{name}.json")
-    trainings = in_random_order(list(cells), args.trainings, args.seed)
-    study.all(progress_bar(trainings, "training", "network"), lambda job: train(args, study, *job))
-    results, seconds = read_results(args, study, cells)
-    write_json(study.path / RESULTS_FILE, {"cells": results, "seconds": seconds})
-    trained = [
-        TrainedCell(name, target.size(genotype), results[name])
-        for name, genotype in cells.items()
-        if results[name]
-    ]
-    if trained:
-        print(*report(trained, (RANDOM, SAME_SIZE), seconds), sep="\n")
+    results = Results(args, study, target, cells)
+    order = in_random_order(list(cells), args.trainings, args.seed)
+    to_do = [job for job in order if not study.finished("train", "{}-seed{}".format(*job))]
+    study.all(
+        progress_bar(to_do, "training", "network"), lambda job: train(args, study, results, *job)
+    )
+    if trained := results.trained_cells():
+        print(*report(trained, (RANDOM, SAME_SIZE), results.seconds), sep="\n")
         save_figure(accuracy_by_size(trained), study.path / PICTURE_FILE)
     print(f"run folder: {study.path}")
+
+
+class Results:
+    """What came of the trainings so far: `results.json`, written again after each of them.
+
+    Args:
+        cells: all that are to be trained, by name.
+
+    Attributes:
+        seconds: of the searches by learner, and of "training" for every training.
+    """
+
+    def __init__(
+        self, args: Namespace, study: Study, target: Target, cells: dict[str, Genotype]
+    ) -> None:
+        self.path = study.path / RESULTS_FILE
+        self.seconds: dict[str, list[float]] = {
+            learner: [
+                sum(pair.seconds for generation in run.generations for pair in generation.pairs)
+                for seed in range(args.searches)
+                for run in [read_run(search(args, study, learner, seed))]
+            ]
+            for learner in args.learner
+        } | {"training": []}
+        self._cells: dict[str, dict] = {}
+        self._lock = Lock()
+        for name, genotype in cells.items():
+            save_genotype(genotype, study.path / f"{name}.json")
+            size = target.size(genotype)._asdict()
+            self._cells[name] = {"genotype": genotype._asdict(), **size, "top1": {}}
+            for seed in range(args.trainings):
+                if folder := study.finished("train", f"{name}-seed{seed}"):
+                    self.add(name, seed, folder)
+
+    def add(self, name: str, seed: int, folder: Path) -> float:
+        """Take the result of a training in `folder`; returns its accuracy in percent."""
+        top1 = load_checkpoint(folder / LAST_CHECKPOINT)["top1"]
+        seconds = sum(epoch.seconds for epoch in read_run(folder).epochs)
+        with self._lock:
+            self._cells[name]["top1"][seed] = top1
+            self.seconds["training"].append(seconds)
+            write_json(self.path, {"cells": self._cells, "seconds": self.seconds})
+        return top1
+
+    def trained_cells(self) -> list[TrainedCell]:
+        """The cells that have been trained at least once."""
+        return [
+            TrainedCell(
+                name,
+                Size(cell["parameters"], cell["multiply_adds"]),
+                [cell["top1"][seed] for seed in sorted(cell["top1"])],
+            )
+            for name, cell in self._cells.items()
+            if cell["top1"]
+        ]
 
 
 def training_target(args: Namespace, study: Study) -> Target:
@@ -102,14 +153,18 @@ def search(args: Namespace, study: Study, learner: str, seed: int) -> Path:
     return study.run_to_its_end("search", f"{learner}-{seed}", flags)
 
 
-def train(args: Namespace, study: Study, name: str, seed: int) -> None:
+def train(args: Namespace, study: Study, results: Results, name: str, seed: int) -> None:
     """Train the cell of that name once, if that is not done."""
-    arch = str((study.path / f"{name}.json").resolve())
-    flags = ["--arch", arch, "--seed", str(seed), *shlex.split(args.train_flags)]
-    folder = study.run_to_its_end("train", f"{name}-seed{seed}", flags)
-    study.log.info(
-        "%s, seed %d: %.2f %%", name, seed, load_checkpoint(folder / LAST_CHECKPOINT)["top1"]
+    folder = study.run_to_its_end(
+        "train", f"{name}-seed{seed}", training_flags(args, study, name, seed)
     )
+    study.log.info("%s, seed %d: %.2f %%", name, seed, results.add(name, seed, folder))
+
+
+def training_flags(args: Namespace, study: Study, name: str, seed: int) -> list[str]:
+    """Flags for train.py, for the cell in the study's file of that name."""
+    arch = str((study.path / f"{name}.json").resolve())
+    return ["--arch", arch, "--seed", str(seed), *shlex.split(args.train_flags)]
 
 
 def all_cells(args: Namespace, study: Study, target: Target) -> dict[str, Genotype]:
@@ -145,29 +200,6 @@ def in_random_order(names: list[str], trainings: int, seed: int) -> list[tuple[s
         for training in range(trainings)
         for index in random.permutation(len(names))
     ]
-
-
-def read_results(
-    args: Namespace, study: Study, cells: dict[str, Genotype]
-) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """By cell the accuracies of its trainings that have ended; by learner, and for trainings, the
-    seconds that one took."""
-    seconds = {
-        learner: [
-            sum(pair.seconds for generation in run.generations for pair in generation.pairs)
-            for seed in range(args.searches)
-            for run in [read_run(search(args, study, learner, seed))]
-        ]
-        for learner in args.learner
-    }
-    results: dict[str, list[float]] = {name: [] for name in cells}
-    seconds["training"] = []
-    for name in cells:
-        for seed in range(args.trainings):
-            if folder := study.finished("train", f"{name}-seed{seed}"):
-                results[name].append(load_checkpoint(folder / LAST_CHECKPOINT)["top1"])
-                seconds["training"].append(sum(epoch.seconds for epoch in read_run(folder).epochs))
-    return results, seconds
 
 
 def parse_arguments(argv: list[str] | None = None) -> Namespace:

@@ -4,6 +4,7 @@ A study has a run folder. The searches and trainings it is made of have theirs w
 study taken up again finds what is done and does not do it twice.
 """
 
+import logging
 import os
 import subprocess
 import sys
@@ -48,6 +49,12 @@ def add_study_arguments(parser: ArgumentParser, kind: str) -> None:
         help='flags for train_search.py in one argument (="..."), the budget above all',
     )
     add("--train_flags", default="", help="flags for train.py: the recipe that all cells share")
+    add_run_arguments(parser, kind)
+
+
+def add_run_arguments(parser: ArgumentParser, kind: str) -> None:
+    """Add the flags that say where and for how long a study runs."""
+    add = parser.add_argument
     add("--jobs", type=positive_int, default=1, help="searches and trainings at a time")
     add(
         "--minutes",
@@ -76,7 +83,7 @@ def run_study(kind: str, args: Namespace, work: Callable[["Study"], None]) -> No
     """
     with Interruption().handled(twice=False):
         run = RunFolder.for_run(kind, args)
-        study = Study(args, run)
+        study = Study(args, run.path)
         try:
             work(study)
         except UserError:
@@ -92,13 +99,13 @@ class Study:
 
     Args:
         args: with the flags of `add_study_arguments`.
-        run: the study's folder.
+        path: the study's folder.
     """
 
-    def __init__(self, args: Namespace, run: RunFolder) -> None:
+    def __init__(self, args: Namespace, path: Path) -> None:
         self.args = args
-        self.path = run.path
-        self.log = run.log
+        self.path = path
+        self.log = logging.getLogger("relativenas")
         self._ends = time.monotonic() + 60 * args.minutes if args.minutes else float("inf")
         self._running: set[subprocess.Popen] = set()
 
@@ -162,6 +169,11 @@ class Study:
             has_ended = last.exists() and load_checkpoint(last)["epoch"] == epochs
         return begun if has_ended else None
 
+    @property
+    def time_is_up(self) -> bool:
+        """Whether nothing more is to be begun."""
+        return time.monotonic() >= self._ends
+
     def all(self, items: Iterable[Item], work: Callable[[Item], None]) -> bool:
         """Call `work` for each item, `--jobs` at a time, as long as there is time left.
 
@@ -176,7 +188,7 @@ class Study:
         with ThreadPoolExecutor(self.args.jobs) as pool:
             try:
                 for item in items:
-                    if time.monotonic() >= self._ends:
+                    if self.time_is_up:
                         return False
                     running.add(pool.submit(work, item))
                     if len(running) == self.args.jobs:

@@ -142,7 +142,7 @@ def report(
             name,
             str(len(members)),
             str(sum(map(len, own))),
-            _with_interval(mean_of_cells(own), interval(mean_of_cells, own), 2),
+            with_interval(mean_of_cells(own), interval(mean_of_cells, own), 2),
             f"{statistics.median(cell.size.multiply_adds for cell in members) / 1e6:.1f} M",
         ]
         for other in against:
@@ -151,7 +151,7 @@ def report(
                 continue
             share = share_beaten(own, trainings[other])
             bounds = interval(share_beaten, own, trainings[other])
-            columns.append(_with_interval(100 * share, [100 * bound for bound in bounds], 0))
+            columns.append(with_interval(100 * share, [100 * bound for bound in bounds], 0))
         lines.append(f"| {' | '.join(columns)} |")
     lines += ["", "95 % intervals in brackets; multiply-adds are medians; who beats whom is in %."]
     lines += ["", *_cell_table(cells, groups.get(against[0], []) if against else [])]
@@ -204,7 +204,8 @@ def _costs(seconds: Mapping[str, Sequence[float]], random: Trainings) -> list[st
     return lines
 
 
-def _with_interval(value: float, bounds: Sequence[float], places: int) -> str:
+def with_interval(value: float, bounds: Sequence[float], places: int) -> str:
+    """A number and its interval as text."""
     return f"{value:.{places}f} [{bounds[0]:.{places}f}, {bounds[1]:.{places}f}]"
 
 

@@ -91,6 +91,6 @@ def _words(name: str, value: object) -> list[str]:
         return [f"--{name}" if value else f"--no-{name}"]
     if not isinstance(value, list):
         return [f"--{name}={value}"]
-    if all(isinstance(number, int) for number in value):  # GPUs
+    if name == "gpus":
         return [f"--{name}={','.join(map(str, value))}"]
     return [f"--{name}", *map(str, value)]

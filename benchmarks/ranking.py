@@ -1,0 +1,276 @@
+"""What does a search know of its cells, and what does its choice at the end cost?
+
+Takes the cells of a study (benchmarks/search_vs_random.py) that have been trained from scratch, and
+asks the weight sets of its searches about them, by several signals and at several points of the
+search: Kendall's τ with the accuracy from scratch says how much each signal knows. Multiply-adds,
+which cost nothing to know, must be beaten. Then each signal chooses from each search's final
+population, and what it chose is trained from scratch.
+
+The study's searches must have kept their weight sets: --search_flags="... --keep_every N".
+"""
+
+import json
+import math
+import shlex
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+if __name__ == "__main__":  # run as benchmarks/ranking.py: the root is not on the path
+    sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parent.parent)]
+
+from benchmarks.ranking_report import Answer, choice_table, ranking_table
+from benchmarks.search_vs_random import RANDOM, RESULTS_FILE, SAME_SIZE, training_flags
+from benchmarks.study import Study, add_run_arguments, run_study
+from benchmarks.study_report import TrainedCell
+from genotypes import Genotype, genotype_from_dict, save_genotype
+from report.history import read_run
+from report.run import Run
+from report.sizes import Size
+from runtime.arguments import ArgumentParser, expanded_path, non_negative_int, positive_int
+from runtime.atomic_file import append_line
+from runtime.checkpoint import load_checkpoint
+from runtime.errors import UserError, run_script
+from runtime.processes import Processes
+from runtime.progress_bar import progress_bar
+from runtime.settings import parse_with_resume, read_settings
+from runtime.untrusted import load_json
+from search.budget import Budget
+from search.candidate import CandidateTrainer, make_trainer
+from search.progress import KEPT_WEIGHT_SET
+from search.signals import Signal, after_turns, with_own_statistics, with_shared_weights
+from train_search import parse_arguments as search_arguments
+from train_search import training_recipe
+from training.state import LAST_CHECKPOINT
+from utils import choose_device, derive_seed
+
+SIGNALS: dict[str, Signal] = {
+    "shared": with_shared_weights,
+    "statistics": with_own_statistics,
+    "turn": after_turns(1),
+    "turns": after_turns(2),
+    "middle": after_turns(1),
+}
+"""By name. "turns" are two; "middle" is a turn by the recipe of the search's middle generation."""
+
+Question = tuple[str, int, str, str]
+"""A search, the percentage of it that is done, a cell, a signal."""
+
+ANSWERS_FILE = "answers.jsonl"
+"""A line for each question that a weight set has answered."""
+
+
+def rank(args: Namespace, ranking: Study) -> None:
+    """Ask the searches about all cells, let each signal choose, train what it chose, and report."""
+    settings, cells = read_study(args.study)
+    study = Study(Namespace(**vars(args) | settings), Path(args.study))
+    ranking.args = study.args  # what is trained here is trained as there
+    answers = read_answers(ranking.path / ANSWERS_FILE)
+    searches = [
+        (f"{learner}-{seed}", folder)
+        for seed in range(study.args.searches)
+        for learner in study.args.learner
+        if (folder := study.finished("search", f"{learner}-{seed}"))
+    ][: args.searches]
+    random = {name: genotype for name, (genotype, _) in cells.items() if is_random(name)}
+    for name, folder in searches:
+        ask(args, study, ranking, answers, name, {**final_population(name, folder)}, [100])
+    for name, _ in searches:
+        ask(args, study, ranking, answers, name, random, args.percent)
+    trained = [cell for name, (_, cell) in cells.items() if is_random(name)]
+    print(*ranking_table(trained, [a for a in answers.values() if is_random(a.cell)]), sep="\n")
+    chosen = train_choices(args, ranking, answers, dict(searches), cells)
+    print(*choice_table(chosen), f"run folder: {ranking.path}", sep="\n")
+
+
+def read_study(path: str) -> tuple[dict, dict[str, tuple[Genotype, TrainedCell]]]:
+    """The settings of the study in a folder, and its cells that have been trained, by name.
+
+    Raises:
+        UserError: it is none, or nothing has been trained in it yet.
+    """
+    settings = read_settings(path)
+    if settings.get("script") != "search_vs_random.py":
+        raise UserError(f"--study {path}: not a study of benchmarks/search_vs_random.py")
+    try:
+        results = load_json(Path(path) / RESULTS_FILE)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--study {path}: no cell of it has been trained yet ({error})") from None
+    cells = {
+        name: (
+            genotype_from_dict(cell["genotype"]),
+            TrainedCell(
+                name, Size(cell["parameters"], cell["multiply_adds"]), [*cell["top1"].values()]
+            ),
+        )
+        for name, cell in results["cells"].items()
+        if cell["top1"]
+    }
+    kept = ("set", "data", "learner", "searches", "search_flags", "train_flags")
+    return {name: settings[name] for name in kept}, cells
+
+
+def is_random(name: str) -> bool:
+    """Whether a cell of that name was found by no search."""
+    return name.rpartition("-")[0] in (RANDOM, SAME_SIZE)
+
+
+def final_population(search: str, folder: Path) -> dict[str, Genotype]:
+    """The final population of a search, by names for its members."""
+    members = read_run(folder).population or []
+    return {f"{search}-member-{number}": m.genotype for number, m in enumerate(members)}
+
+
+def ask(
+    args: Namespace,
+    study: Study,
+    ranking: Study,
+    answers: dict[Question, Answer],
+    search: str,
+    cells: dict[str, Genotype],
+    percents: Sequence[int],
+) -> None:
+    """Put to a search's weight sets what they have not answered yet, as long as there is time.
+
+    Args:
+        percents: of the search that is done.
+    """
+    to_do = [
+        question
+        for percent in percents
+        for name in cells
+        for signal in args.signals
+        if (question := (search, percent, name, signal)) not in answers
+    ]
+    if not to_do or ranking.time_is_up:
+        return
+    learner, _, seed = search.rpartition("-")
+    flags = [*study.image_flags(), "--learner", learner, "--seed", seed]
+    search_args = search_arguments([*flags, *shlex.split(study.args.search_flags)])
+    run = Run(None, Processes(choose_device(search_args.device, search_args.gpu)))
+    trainer = make_trainer(search_args, run, Budget.of(search_args))
+    loaded = None
+    for question in progress_bar(to_do, f"asking {search}", "question"):
+        if ranking.time_is_up:
+            return
+        _, percent, name, signal = question
+        generation = round(search_args.epochs * percent / 100)
+        if generation != loaded:
+            load_weight_set(trainer, study.finished("search", search), generation)
+            loaded = generation
+        # The recipe is the next generation's; after the last one, still its.
+        own = search_args.epochs // 2 if signal == "middle" else generation
+        recipe = training_recipe(search_args, min(own, search_args.epochs - 1))
+        place = sorted(cells).index(name)
+        loss, _ = SIGNALS[signal](
+            trainer, cells[name], recipe, derive_seed(search_args.seed, generation, place)
+        )
+        answers[question] = Answer(*question, loss if math.isfinite(loss) else None)
+        append_line(ranking.path / ANSWERS_FILE, json.dumps(answers[question]))
+
+
+def load_weight_set(trainer: CandidateTrainer, folder: Path, generation: int) -> None:
+    """Give the trainer's supernet the weight set of a search after so many generations.
+
+    Raises:
+        UserError: the search has not kept it.
+    """
+    path = folder / KEPT_WEIGHT_SET.format(generation=generation)
+    if not path.exists():
+        raise UserError(
+            f"{path}: is not there; --percent must name generations after which the search kept "
+            "its weight set (train_search.py --keep_every)"
+        )
+    trainer.supernet.load_state_dict(load_checkpoint(path)["state_dict"])
+
+
+def read_answers(path: Path) -> dict[Question, Answer]:
+    """What has been answered before, by question."""
+    if not path.exists():
+        return {}
+    answers = [Answer(*json.loads(line)) for line in path.read_text().splitlines()]
+    return {answer[:4]: answer for answer in answers}
+
+
+def train_choices(
+    args: Namespace,
+    ranking: Study,
+    answers: dict[Question, Answer],
+    searches: dict[str, Path],
+    cells: dict[str, tuple[Genotype, TrainedCell]],
+) -> dict[str, dict[str, list[float]]]:
+    """Train what each signal chooses from the final populations, if the study has not done so.
+
+    Returns:
+        By signal and search the accuracies of the chosen cell's trainings.
+    """
+    chosen: dict[str, dict[str, str]] = {signal: {} for signal in args.signals}
+    genotypes: dict[str, Genotype] = {}
+    for search, folder in searches.items():
+        population = final_population(search, folder)
+        for signal in args.signals:
+            own = [answers.get((search, 100, name, signal)) for name in population]
+            if own and all(own):
+                best = min(own, key=lambda a: math.inf if a.loss is None else a.loss).cell
+                chosen[signal][search] = best
+                genotypes[best] = population[best]
+    known = {str(genotype): cell.top1 for genotype, cell in cells.values()}
+    to_do = [
+        (name, seed)
+        for seed in range(args.trainings)
+        for name, genotype in genotypes.items()
+        if str(genotype) not in known
+    ]
+
+    def train(job: tuple[str, int]) -> None:
+        name, seed = job
+        save_genotype(genotypes[name], ranking.path / f"{name}.json")
+        flags = training_flags(ranking.args, ranking, name, seed)
+        ranking.run_to_its_end("train", f"{name}-seed{seed}", flags)
+
+    ranking.all(progress_bar(to_do, "training", "network"), train)
+    top1 = {name: list(known.get(str(genotype), [])) for name, genotype in genotypes.items()}
+    for name, seed in to_do:
+        if folder := ranking.finished("train", f"{name}-seed{seed}"):
+            top1[name].append(load_checkpoint(folder / LAST_CHECKPOINT)["top1"])
+    return {
+        signal: {search: top1[name] for search, name in own.items() if top1[name]}
+        for signal, own in chosen.items()
+    }
+
+
+def parse_arguments(argv: list[str] | None = None) -> Namespace:
+    """The command line."""
+    parser = ArgumentParser(__doc__)
+    add = parser.add_argument
+    add("--study", type=expanded_path, metavar="DIR", help="run folder of the study")
+    add("--searches", type=positive_int, default=100, help="so many of its searches at most")
+    add("--signals", choices=SIGNALS, nargs="+", default=[*SIGNALS], help="what to ask by")
+    add(
+        "--percent",
+        type=positive_int,
+        nargs="+",
+        default=[100, 75, 50, 25],
+        help="points of the search at which to ask about random cells",
+    )
+    add(
+        "--trainings",
+        type=non_negative_int,
+        default=1,
+        help="of each cell that a signal chooses and the study has not trained",
+    )
+    add_run_arguments(parser, "ranking")
+    args = parse_with_resume(parser, argv, ("study", "jobs", "minutes", "searches", "trainings"))
+    if args.study is None:
+        raise UserError("--study DIR: name the run folder of a study")
+    return args
+
+
+def main() -> None:
+    args = parse_arguments()
+    run_study("ranking", args, lambda ranking: rank(args, ranking))
+
+
+if __name__ == "__main__":
+    run_script(main)

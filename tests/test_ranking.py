@@ -1,0 +1,174 @@
+"""How well signals rank cells: the correlation by hand, the tables, and the benchmark's runs."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from helpers import call_script, only_folder
+
+from benchmarks import ranking
+from benchmarks.ranking_report import Answer, choice_table, kendall, ranking_table
+from benchmarks.study import Study
+from benchmarks.study_report import TrainedCell
+from genotypes import DARTS_V1, DARTS_V2, AmoebaNet, NASNet
+from report.sizes import Size
+from runtime.atomic_file import write_json
+
+
+def test_kendall_by_hand():
+    # Of 6 pairs 5 are in the same order and 1 is not.
+    assert kendall(np.array([1.0, 2, 3, 4]), np.array([1.0, 2, 4, 3])) == pytest.approx(4 / 6)
+    assert kendall(np.array([1.0, 2, 3]), np.array([3.0, 2, 1])) == -1
+    # A tie in one: 5 pairs count there and 6 in the other.
+    assert kendall(np.array([1.0, 1, 2, 3]), np.array([1.0, 2, 3, 4])) == pytest.approx(5 / 30**0.5)
+    assert np.isnan(kendall(np.array([1.0, 1]), np.array([1.0, 2])))
+
+
+def trained(*accuracies):
+    return [
+        TrainedCell(f"random-{number}", Size(1000 - number, 10 * number), [top1])
+        for number, top1 in enumerate(accuracies)
+    ]
+
+
+def test_a_signal_that_knows_everything_and_one_that_knows_nothing():
+    cells = trained(50, 52, 54, 56, 58, 60)
+    answers = [
+        Answer("published-0", 100, cell.name, signal, loss)
+        for cell, other in zip(cells, (3, 1, 4, 0, 2, 5), strict=True)
+        for signal, loss in (("good", 100 - cell.mean), ("other", other), ("bad", cell.mean))
+    ]
+    answers.append(Answer("published-0", 50, "random-0", "good", 1.0))  # not all were asked there
+    lines = ranking_table(cells, answers)
+    rows = {line.split("|")[1].strip(): line.split("|")[2:4] for line in lines if "|" in line}
+    assert rows["signal"] == [" at 50 % ", " at 100 % "]
+    assert rows["good"] == ["  ", " 1.00 [1.00, 1.00], 1 "]
+    assert rows["bad"][1].startswith(" -1.00 [")
+    low, high = (float(x) for x in rows["other"][1].split("[")[1].split("]")[0].split(","))
+    assert low < 0 < high
+    assert "parameters alone: -1.00 [-1.00, -1.00]" in lines
+    assert "multiply-adds alone: 1.00 [1.00, 1.00]" in lines
+
+
+def test_what_diverges_is_ranked_last():
+    cells = trained(50, 55, 60)
+    answers = [
+        Answer("published-0", 100, cell.name, "turn", loss)
+        for cell, loss in zip(cells, (None, 9.0, 1.0), strict=True)
+    ]
+    assert any("| turn | 1.00 [" in line for line in ranking_table(cells, answers))
+
+
+def test_choices_are_compared_over_searches_that_all_signals_have():
+    chosen = {
+        "shared": {"a-0": [60.0], "a-1": [62.0], "a-2": [10.0]},
+        "turn": {"a-0": [60.0], "a-1": [66.0]},
+    }
+    lines = choice_table(chosen)
+    assert any("of 2 searches" in line for line in lines)
+    assert any(line.startswith("| shared | 61.00 [") and line.endswith("| 0 |") for line in lines)
+    assert any(line.startswith("| turn | 63.00 [") and line.endswith("| 1 |") for line in lines)
+    assert choice_table({}) == choice_table({"shared": {}}) == []
+
+
+def test_each_signals_choice_is_trained_unless_the_study_has_done_so(tmp_path, monkeypatch):
+    members = {"a-0-member-0": NASNet, "a-0-member-1": DARTS_V1, "a-0-member-2": DARTS_V2}
+    monkeypatch.setattr(ranking, "final_population", lambda *_: members)
+    losses = {"shared": (1.0, 2.0, 3.0), "turn": (3.0, None, 2.0)}
+    answers = {
+        answer[:4]: answer
+        for signal, own in losses.items()
+        for name, loss in zip(members, own, strict=True)
+        for answer in [Answer("a-0", 100, name, signal, loss)]
+    }
+    started = []
+
+    class FakeStudy(Study):
+        def run_to_its_end(self, kind, name, flags):
+            started.append((name, flags[2:]))
+
+        def finished(self, kind, name):
+            return tmp_path
+
+    monkeypatch.setattr(ranking, "load_checkpoint", lambda path: {"top1": 70.0})
+    study = FakeStudy(SimpleNamespace(minutes=None, jobs=1, train_flags="--epochs 2"), tmp_path)
+    args = SimpleNamespace(signals=["shared", "turn"], trainings=2)
+    known = {"a-0": (NASNet, TrainedCell("a-0", Size(1, 1), [61.0, 63.0]))}
+    chosen = ranking.train_choices(args, study, answers, {"a-0": tmp_path}, known)
+    assert chosen == {"shared": {"a-0": [61.0, 63.0]}, "turn": {"a-0": [70.0, 70.0]}}
+    assert started == [
+        ("a-0-member-2-seed0", ["--seed", "0", "--epochs", "2"]),
+        ("a-0-member-2-seed1", ["--seed", "1", "--epochs", "2"]),
+    ]
+
+
+@pytest.fixture
+def searched(tmp_path, monkeypatch):
+    """A study with one tiny search and three random cells that are said to be trained."""
+    folder = tmp_path / "compare-EXP"
+    folder.mkdir()
+    flags = [
+        "--set", "digits", "--layers", "3", "--init_channels", "2", "--batch_size", "256",
+        "--pop_size", "2", "--epochs", "2", "--no-cutout", "--keep_every", "1",
+    ]  # fmt: skip
+    search = [*flags, "--seed", "0", "--save", folder / "published-0"]
+    assert call_script("train_search", search, monkeypatch) == 0
+    settings = {
+        "script": "search_vs_random.py", "set": "digits", "data": ".", "learner": ["published"],
+        "searches": 1, "search_flags": " ".join(flags[2:]), "train_flags": "",
+    }  # fmt: skip
+    write_json(folder / "settings.json", settings)
+    cells = {
+        f"random-{number}": {
+            "genotype": genotype._asdict(), "parameters": 1, "multiply_adds": number,
+            "top1": {"0": 50.0 + number},
+        }
+        for number, genotype in enumerate((DARTS_V1, NASNet, AmoebaNet))
+    }  # fmt: skip
+    write_json(folder / "results.json", {"cells": cells})
+    return folder
+
+
+def test_a_study_is_asked_once(searched, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(ranking, "genotype_from_dict", lambda record: DARTS_V1)
+    arguments = [
+        "--study", searched, "--signals", "shared", "turn", "--percent", "100", "50",
+        "--trainings", "0", "--save", tmp_path / "ranking" / "EXP",
+    ]  # fmt: skip
+    assert call_script("benchmarks.ranking", arguments, monkeypatch) == 0
+    table = capsys.readouterr().out
+    assert "| signal | at 50 % | at 100 % |" in table
+    folder = only_folder(tmp_path / "ranking")
+    lines = [Answer(*json.loads(x)) for x in (folder / "answers.jsonl").read_text().splitlines()]
+    # Two members and two signals at the end; three cells and two signals at two points.
+    assert len(lines) == 4 + 12 and all(answer.loss > 0 for answer in lines)
+    by_question = {answer[:4]: answer.loss for answer in lines}
+    assert len(by_question) == 16
+    at_half = by_question["published-0", 50, "random-0", "shared"]
+    assert at_half != by_question["published-0", 100, "random-0", "shared"]
+    monkeypatch.setattr(ranking, "make_trainer", None)  # nothing is left to ask
+    assert call_script("benchmarks.ranking", ["--resume", folder], monkeypatch) == 0
+    again = capsys.readouterr().out
+    assert again[again.index("| signal") :] == table[table.index("| signal") :]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"), [([], "--study"), (["--study", "."], "not a run folder")]
+)
+def test_what_is_no_study(arguments, expected, tmp_path, monkeypatch, capsys):
+    arguments = [*arguments, "--save", tmp_path / "EXP"]
+    assert call_script("benchmarks.ranking", arguments, monkeypatch) == 2
+    assert expected in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_weight_sets_that_were_not_kept_are_asked_for_in_one_line(
+    searched, tmp_path, monkeypatch, capsys
+):
+    arguments = ["--study", searched, "--percent", "33", "--save", tmp_path / "ranking" / "EXP"]
+    (folder,) = searched.glob("search-*")
+    (folder / "weight_set-generation-1.pt").unlink()
+    arguments += ["--signals", "shared"]
+    assert call_script("benchmarks.ranking", arguments, monkeypatch) == 2
+    assert "--keep_every" in capsys.readouterr().err
