@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from genotypes import PRIMITIVES, Genotype
+from runtime.flat_tensors import copy_all
 
 NODES = 4
 """Intermediate nodes of a cell in the search space."""
@@ -49,6 +50,9 @@ class Population:
     def initial_positions(self, population_size: int) -> np.ndarray:
         """Where the vectors start: uniformly at random in the box."""
         return self.random.uniform(self.lower, self.upper, (population_size, len(self.lower)))
+
+    def keep_positions(self) -> None:
+        """Have the first generation begin with the vectors as they are; here it always does."""
 
     def draw_pairs(self) -> list[tuple[int, int]]:
         """Pair all members at random; each is in one pair. Called once at a generation's start."""
@@ -193,12 +197,12 @@ def update_weight_set(
     Args:
         weight_set: all parameters and buffers by name, changed in place.
         fast, slow: the trained tensors by name: each network's own active operations, and
-            everything outside the candidate operations. None for a network whose loss is not
-            finite: it never writes.
+            everything outside the candidate operations. None for a network that never writes:
+            its loss is not finite, or it is outside the budget and was not trained.
 
     What the fast network has comes from it; what only the slow one has, from that; the rest stays.
     """
     learned = {**(slow or {}), **(fast or {})}
     if learned:
         with torch.no_grad():
-            torch._foreach_copy_([weight_set[name] for name in learned], list(learned.values()))
+            copy_all([weight_set[name] for name in learned], list(learned.values()))

@@ -56,7 +56,7 @@ def train(args: Namespace, run: Run) -> None:
     sets = {"train": train_set, "test": test_set}
     keep_manifest(run.path(MANIFEST_FILE), lambda: image_set_manifest(sets))
     image_size = train_set.images.shape[-1]
-    statistics = image_statistics(args.set, train_set, run.path(STATISTICS_FILE))
+    statistics = run.read(STATISTICS_FILE, lambda path: image_statistics(args.set, train_set, path))
     processes = run.processes
     data_device = torch.device("cpu") if args.data_device == "cpu" else processes.device
     data = ImageBatches(

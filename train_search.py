@@ -34,7 +34,7 @@ from runtime.arguments import (
 from runtime.errors import UserError, run_script
 from runtime.session import run_session
 from runtime.settings import parse_with_resume
-from search.budget import Budget, add_budget_arguments, check_budget
+from search.budget import Budget, add_budget_arguments, check_budget, count_classes
 from search.candidate import Outcome, TrainingRecipe, make_trainer
 from search.learners import LEARNERS
 from search.progress import Pair, SearchProgress
@@ -42,7 +42,8 @@ from search.results import validate_population, write_results
 from slow_fast_learning import decode, search_bounds, slow_and_fast, update_weight_set
 from utils import choose_device, derive_seed
 
-MAX_POPULATION = 1_000_000
+MAX_POPULATION, MAX_CANDIDATES = 10_000, 100_000
+"""Members, and candidates over all generations; larger checkpoints would be refused as hostile."""
 
 CHANGEABLE_ON_RESUME = (
     "data", "data_device", "device", "gpu", "save_memory", "cuda_graphs", "report_freq",
@@ -184,10 +185,14 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     args.data = os.path.abspath(args.data)
     if args.batch_size < 2:
         raise UserError(f"--batch_size {args.batch_size}: batch norm needs at least two images")
-    if args.pop_size % 2 or not 2 <= args.pop_size <= MAX_POPULATION:
+    if args.pop_size % 2 or args.pop_size < 2:
+        raise UserError(f"--pop_size {args.pop_size}: pairs need an even number, 2 or more")
+    if args.pop_size > MAX_POPULATION or args.pop_size * args.epochs > MAX_CANDIDATES:
         raise UserError(
-            f"--pop_size {args.pop_size}: pairs need an even number, from 2 to {MAX_POPULATION}"
+            f"--pop_size {args.pop_size} --epochs {args.epochs}: at most {MAX_POPULATION} members "
+            f"and {MAX_CANDIDATES} candidates; lower one of the two"
         )
+    count_classes(args)
     check_budget(args)
     return args
 

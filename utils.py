@@ -24,7 +24,13 @@ def choose_device(device: str, gpu: int = 0) -> torch.device:
         return torch.device("cpu")
     if not available:
         raise UserError("--device cuda: PyTorch sees no CUDA GPU here; use --device cpu or auto")
-    gpu = local_rank() if launched() else gpu
+    if launched():
+        gpu = local_rank()
+        if gpu >= torch.cuda.device_count():
+            raise UserError(
+                f"process {gpu} of this machine (from 0) has no GPU, for there are "
+                f"{torch.cuda.device_count()}; start as many processes, or use --device cpu"
+            )
     if not 0 <= gpu < torch.cuda.device_count():
         raise UserError(f"--gpu {gpu}: there are {torch.cuda.device_count()} GPUs, numbered from 0")
     return torch.device("cuda", gpu)

@@ -45,6 +45,7 @@ from runtime.arguments import ArgumentParser, positive_int, seed_number
 from runtime.errors import UserError, run_script
 from search.candidate import CandidateTrainer, TrainingRecipe
 from slow_fast_learning import SlowFastLearning, decode, search_bounds, update_weight_set
+from speed.batch_counts import counted_together
 from speed.cuda_graphs import CudaGraphs
 from speed.depthwise import DepthwiseConv2d
 from speed.memory import (
@@ -473,10 +474,13 @@ def print_limits(comparison: Comparison, seconds_training: float, dtype: torch.d
     images, labels = next(iter(comparison.data.training_batches(seed=0)))
     with torch.no_grad(), FlopCounterMode(display=False) as flops:
         supernet(images, arch_info)
-    with Traffic() as traffic:
+    supernet.drop_path_prob = RECIPE.drop_path_prob
+    with Traffic() as traffic, counted_together(supernet.batch_norms(arch_info)):
         with autocast(device, dtype):
             loss = F.cross_entropy(supernet(images, arch_info), labels)
         loss.backward()
+    with Traffic() as validation, torch.inference_mode(), autocast(device, dtype):
+        supernet.eval()(images, arch_info)
     steps = len(comparison.data.train_set) / len(images)
     multiply_adds = 3 * steps * flops.get_total_flops() / 2
     matrix = torch.randn(MATRIX_SIZE, MATRIX_SIZE, device=device, dtype=dtype)
@@ -493,7 +497,8 @@ def print_limits(comparison: Comparison, seconds_training: float, dtype: torch.d
         f"{matrix_rate / 1e9:.0f} GFLOP/s of a matrix product: {compute:.2f} s\n"
         f"  memory: {moved / 2**30:.1f} GiB read and written by the operations at the "
         f"{bandwidth / 2**30:.1f} GiB/s of a copy: {memory:.2f} s\n"
-        f"  launches: {traffic.operations} operations a step before the optimizer's\n"
+        f"  launches: {traffic.operations} operations a training step before the optimizer's, "
+        f"{validation.operations} a validation step\n"
         f"  ours: {seconds_training:.2f} s, {seconds_training / max(compute, memory):.1f} times "
         "the larger of the two times (less than once: what is read again is still in a cache)"
     )

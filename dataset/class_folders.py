@@ -73,6 +73,18 @@ def class_folders(folder: Path) -> list[str]:
     return names
 
 
+def file_size(file: Path) -> int:
+    """Size of an image's file in bytes.
+
+    Raises:
+        UserError: it cannot be looked at.
+    """
+    try:
+        return file.stat().st_size
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}") from None
+
+
 def list_images(folder: Path) -> list[str]:
     """`<class>/<name>` of the images in a split's `folder`, sorted by class, then name.
 

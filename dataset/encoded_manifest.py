@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from dataset.class_folders import class_and_name, image_file
+from dataset.class_folders import class_and_name, file_size, image_file
 from dataset.encoded_images import EncodedImages, FolderImages
 from dataset.lmdb_set import LABEL, LmdbImages, open_to_read
 from dataset.manifest import Manifest, by_class
@@ -20,7 +20,7 @@ def encoded_manifest(splits: dict[str, EncodedImages], class_names: Sequence[str
 def _files_of(images: EncodedImages) -> Iterable[tuple[str, str, int]]:
     keys = sorted(images.key(index) for index in range(len(images)))
     if isinstance(images, FolderImages):
-        sizes = (file.stat().st_size for file in map(image_file(images.folder), keys))
+        sizes = map(file_size, map(image_file(images.folder), keys))
     else:
         sizes = _sizes_in_lmdb(images, keys)
     description = f"looking at {images.folder.name} images"

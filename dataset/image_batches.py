@@ -58,10 +58,11 @@ def training_batches(
     device = batching.device
     mean, std = statistics.tensors(device)
     data_device = image_set.images.device
-    shuffle = Generator(data_device).manual_seed(derive_seed(seed))
     generator = Generator(device)
-    order = torch.randperm(len(image_set), generator=shuffle, device=data_device)
-    batches = order.split(batching.batch_size)
+    # On the CPU, for each kind of device draws other numbers, and a resumed run may keep its
+    # images elsewhere than before.
+    order = torch.randperm(len(image_set), generator=Generator().manual_seed(derive_seed(seed)))
+    batches = to_device(order, data_device).split(batching.batch_size)
     for step in range(first_step, batching.steps(len(image_set))):
         generator.manual_seed(derive_seed(seed, batching.rank, step))
         images, labels = _to_device(image_set, batches[step][batching.own_part], device)

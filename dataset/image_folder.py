@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from dataset.class_folders import class_folders, has_labels, image_file, list_images
+from dataset.class_folders import class_folders, file_size, has_labels, image_file, list_images
 from dataset.decoding import UNREADABLE, decoding_pool, open_image, to_rgb
 from dataset.image_list import class_labels, class_of
 from runtime.errors import UserError
@@ -60,7 +60,7 @@ def load_image_folder(
         ):
             images[index] = image
     tensor = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
-    sizes = [file.stat().st_size for file in files]
+    sizes = map(file_size, files)
     return tensor, torch.tensor(labels), classes[split], tuple(zip(keys, sizes, strict=True))
 
 

@@ -161,7 +161,7 @@ def _write_missing(folder: Path, label_of: dict[str, int], args: Namespace) -> d
     skipped = {}
     batch = []
     file_of = image_file(Path(args.image_path) / args.split)
-    with environment, decoding_pool(args.workers) as pool:
+    with environment, decoding_pool(args.workers or os.cpu_count()) as pool:
         loaded = _load_ahead(pool, file_of, remaining, args.image_size)
         for key, image, reason in progress_bar(
             loaded, f"writing {args.split}", "images", len(label_of), len(present)
@@ -298,7 +298,11 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     )
     add("--split", choices=SPLITS, required=True, help="which of the two")
     add("--image_size", type=positive_int, metavar="N", help="resize the shorter side to N pixels")
-    add("--workers", type=positive_int, default=os.cpu_count(), help="images decoded at a time")
+    add(
+        "--workers",
+        type=positive_int,
+        help="images decoded at a time; the processor's cores if not given",
+    )
     add("--skip_bad", action="store_true", help="leave out images that cannot be decoded")
     return parser.parse_args(argv)
 

@@ -92,8 +92,8 @@ def differences(before: Manifest, now: Manifest) -> list[str]:
         ]
     for split, classes_before in before["splits"].items():
         classes = now["splits"].get(split, {})
-        both = labels_before.keys() & labels.keys()
-        found += _changed_names(f"{split}/", classes_before.keys() & both, classes.keys() & both)
+        said = labels_before.keys() ^ labels.keys()  # of these that they are missing or new
+        found += _changed_names(f"{split}/", classes_before.keys() - said, classes.keys() - said)
         for name in sorted(classes_before.keys() & classes.keys()):
             (count_before, sum_before), (count, checksum) = classes_before[name], classes[name]
             if count_before != count:

@@ -40,10 +40,12 @@ class Run:
         """Where the file `name` of the run is; None outside the main process."""
         return self.folder.path / name if self.folder else None
 
-    def read(self, name: str, reader: Callable[[Path], Content]) -> Content:
-        """What `reader` makes of the file `name`: read by the main process, for all of them."""
-        path = self.path(name)
-        return self.processes.broadcast(reader(path) if path else None)
+    def read(self, name: str, reader: Callable[[Path | None], Content]) -> Content:
+        """What `reader` makes of the file `name`: read by the main process, for all of them.
+
+        A main process without a folder has None for the file's path.
+        """
+        return self.processes.broadcast(reader(self.path(name)) if self.processes.is_main else None)
 
     def truncate_history(
         self, length: int, is_expected: Callable[[int, dict], bool] = lambda *_: True

@@ -20,7 +20,12 @@ from operations import OPERATIONS
 from runtime.untrusted import is_whole_number
 from utils import parameter_count
 
-LARGEST = {"target_channels": 1 << 16, "target_layers": 1000, "target_image_size": 1 << 13}
+LARGEST = {
+    "target_channels": 1 << 16,
+    "target_layers": 1000,
+    "target_image_size": 1 << 13,
+    "target_classes": 1 << 20,
+}
 """What settings may ask for at most."""
 
 
@@ -88,9 +93,22 @@ TARGETS = {
 }
 """The published networks."""
 
+SETTING_OF = {
+    "target_channels": "channels",
+    "target_layers": "layers",
+    "target_image_size": "image_size",
+    "target_classes": "num_classes",
+}
+
+FOR_DIGITS = {"channels": 8, "layers": 5, "image_size": 16}
+"""A network that suits 1,437 images of 16×16."""
+
 
 def target_of(settings: Mapping[str, object]) -> Target:
     """The target that a search's settings ask for by `target` and `target_...`, all optional.
+
+    The network for small images is the one for the images searched on, as far as nothing else is
+    asked for.
 
     Raises:
         ValueError: a setting is not what it should be; names it.
@@ -99,8 +117,15 @@ def target_of(settings: Mapping[str, object]) -> Target:
     if not isinstance(name, str) or name not in TARGETS:
         raise ValueError(f"target must be one of {', '.join(TARGETS)}")
     target = TARGETS[name]
-    if name == "cifar" and settings.get("set") == "cifar100":
+    image_set, image_size = settings.get("set"), settings.get("image_size")
+    if name == "cifar" and image_set == "cifar100":
         target = replace(target, num_classes=100)
+    elif name == "cifar" and image_set == "digits":
+        target = replace(target, **FOR_DIGITS)
+    elif name == "cifar" and image_set == "folder" and image_size is not None:
+        if not is_whole_number(image_size, 1, LARGEST["target_image_size"]):
+            raise ValueError("image_size must be a whole number, and not larger than images are")
+        target = replace(target, image_size=image_size)
     for setting, largest in LARGEST.items():
         value = settings.get(setting)
         # The stem for large images begins with half of the channels.
@@ -108,7 +133,7 @@ def target_of(settings: Mapping[str, object]) -> Target:
         if value is not None:
             if not is_whole_number(value, smallest, largest):
                 raise ValueError(f"{setting} must be a whole number from {smallest} to {largest}")
-            target = replace(target, **{setting.removeprefix("target_"): value})
+            target = replace(target, **{SETTING_OF[setting]: value})
     return target
 
 

@@ -28,7 +28,9 @@ class ArgumentParser(argparse.ArgumentParser):
 
 def file_name(text: str) -> str:
     """The name of a weights file for a run folder, as a type for argparse."""
-    if not re.fullmatch(r"[\w-][\w.-]*\.(pt|pth)", text) or text.startswith("checkpoint."):
+    if not re.fullmatch(r"[\w-][\w.-]*\.(pt|pth)", text) or text.startswith(
+        ("checkpoint.", "weight_set-")
+    ):
         raise argparse.ArgumentTypeError(f"{text!r} is not a plain name such as weights.pt")
     return text
 
@@ -69,6 +71,11 @@ def seed_number(text: str) -> int:
 def non_negative_float(text: str) -> float:
     """A finite number of at least 0, as a type for argparse."""
     return _at_least(0, _number(float, text, "a number"))
+
+
+def millions(text: str) -> float:
+    """A number of millions from 0 to less than 10⁹, as a type for argparse."""
+    return _below(10**9, non_negative_float(text))
 
 
 def probability(text: str) -> float:

@@ -1,7 +1,7 @@
 """Many tensors copied, moved and sent as one: each copy for itself costs a GPU a launch."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -53,7 +53,7 @@ class FlatTensors(Mapping[str, Tensor]):
     def copy_to(self, tensors: Mapping[str, Tensor]) -> None:
         """Give `tensors` the values of these, in place; they have the same names and order."""
         with torch.no_grad():
-            torch._foreach_copy_([*tensors.values()], [*self.values()])
+            copy_all([*tensors.values()], [*self.values()])
 
     def __getstate__(self) -> dict:
         pieces = {dtype: (piece.device.type, piece.cpu()) for dtype, piece in self.pieces.items()}
@@ -65,6 +65,17 @@ class FlatTensors(Mapping[str, Tensor]):
         for dtype, (kind, piece) in state["pieces"].items():
             own = torch.cuda.current_device() if kind == "cuda" else None
             self.pieces[dtype] = piece.to(torch.device(kind, own))
+
+
+def copy_all(tensors: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    """Copy each of `sources` into its tensor, on a GPU in few launches."""
+    by_dtype: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+    for tensor, source in zip(tensors, sources, strict=True):
+        own = by_dtype.setdefault(source.dtype, ([], []))
+        own[0].append(tensor)
+        own[1].append(source)
+    for own in by_dtype.values():  # of several dtypes each tensor would be a launch
+        torch._foreach_copy_(*own)
 
 
 def on_cpu(content: object) -> object:

@@ -5,6 +5,7 @@ import os
 import sys
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -17,6 +18,12 @@ from runtime.progress_bar import progress_bar
 from speed.gpu import set_up_gpu
 
 LOST = "another process of this run has ended; start it again with --resume"
+
+PATIENCE = timedelta(days=30)
+"""So long a process waits for the others: in a search for as long as one of their pairs takes.
+
+A process that has ended is noticed at once, for its connections break.
+"""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -112,7 +119,7 @@ class Processes:
             self.rank, self.size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
             backend = "nccl" if device.type == "cuda" else "gloo"
             try:
-                torch.distributed.init_process_group(backend)
+                torch.distributed.init_process_group(backend, timeout=PATIENCE)
             except RuntimeError as error:
                 if not self.has_lost(error):
                     raise

@@ -7,12 +7,14 @@ the rule needs to know, and what the budget means before the first pair.
 from argparse import Namespace
 from dataclasses import dataclass
 from math import inf
+from pathlib import Path
 
 import numpy as np
 
+from dataset.class_folders import class_folders
 from genotypes import PRIMITIVES, Genotype
 from report.sizes import TARGETS, Size, Target, target_of
-from runtime.arguments import ArgumentParser, non_negative_float, positive_int
+from runtime.arguments import ArgumentParser, millions, positive_int
 from runtime.errors import UserError
 from slow_fast_learning import NODES, Population, decode
 
@@ -75,6 +77,7 @@ class Budget:
     def draw_within(self, learning: Population) -> None:
         """Draw the members of a first population that are outside again until they are within.
 
+        They are the first generation's: a learner that deals values anew does so from the next on.
         After `MAX_DRAWS` in vain the one drawn that is outside by the least is taken.
         """
         for member, position in enumerate(learning.positions.copy()):
@@ -87,6 +90,8 @@ class Budget:
                     least = excess
                     learning.positions[member] = position
                 draws += 1
+        if self.is_given:
+            learning.keep_positions()
 
 
 def chosen_target(args: Namespace) -> Target:
@@ -159,10 +164,10 @@ def add_budget_arguments(parser: ArgumentParser) -> None:
         "limits for the size of the network that the cell is to be trained in, in millions",
     )
     add = group.add_argument
-    add("--max_params", type=non_negative_float, help="largest number of parameters")
-    add("--max_multiply_adds", type=non_negative_float, help="largest number of multiply-adds")
-    add("--min_params", type=non_negative_float, help="smallest number of parameters")
-    add("--min_multiply_adds", type=non_negative_float, help="smallest number of multiply-adds")
+    add("--max_params", type=millions, help="largest number of parameters")
+    add("--max_multiply_adds", type=millions, help="largest number of multiply-adds")
+    add("--min_params", type=millions, help="smallest number of parameters")
+    add("--min_multiply_adds", type=millions, help="smallest number of multiply-adds")
     add_target_arguments(parser)
 
 
@@ -173,9 +178,20 @@ def add_target_arguments(parser: ArgumentParser) -> None:
         "--target",
         choices=TARGETS,
         default="cifar",
-        help="cifar: 36 channels, 20 cells, images of 32×32, 10 classes (100 for --set cifar100); "
-        "imagenet: 46, 14, 224×224, 1000",
+        help="cifar: 36 channels, 20 cells (8 and 5 for --set digits), the size and classes of the "
+        "images searched on; imagenet: 46, 14, 224×224, 1000",
     )
     add("--target_channels", type=positive_int, help="channels of its first cells, if others")
     add("--target_layers", type=positive_int, help="its number of cells, if another")
     add("--target_image_size", type=positive_int, help="size of its images in pixels, if another")
+    add("--target_classes", type=positive_int, help="its number of classes, if another")
+
+
+def count_classes(args: Namespace) -> None:
+    """Set `target_classes` for a folder of images, whose classes are its folders.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    if (args.set, args.target, args.target_classes) == ("folder", "cifar", None):
+        args.target_classes = len(class_folders(Path(args.data) / "train"))

@@ -200,7 +200,8 @@ class CandidateTrainer:
 
     def _replayed(self, step: Step) -> Step:
         # A candidate's steps differ in nothing but the images, so that one recording serves all.
-        return ReplayedStep(step, self.recorder) if self.recorder else step
+        trusted = self.recorder and self.graphs_checked
+        return ReplayedStep(step, self.recorder) if trusted else step
 
     def _unless_graphs_fail(
         self, work: Callable[[], Result], undo: Callable[[], None] = lambda: None
@@ -239,6 +240,7 @@ class CandidateTrainer:
         for recorder in (None, None, self.recorder):
             few = copy.copy(self)
             few.data, few.recorder = FirstBatches(self.data, STEPS), recorder
+            few.graphs_checked = True
             few.report_freq = sys.maxsize
             torch.manual_seed(seed)
             try:

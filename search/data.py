@@ -24,7 +24,7 @@ def load_search_data(args: Namespace, run: Run) -> ImageBatches:
     device = run.processes.device
     images = load_image_set(args.set, args.data, "train", args.image_size)
     keep_manifest(run.path(MANIFEST_FILE), lambda: image_set_manifest({"train": images}))
-    statistics = image_statistics(args.set, images, run.path(STATISTICS_FILE))
+    statistics = run.read(STATISTICS_FILE, lambda path: image_statistics(args.set, images, path))
     train_count = int(len(images) * args.train_portion)
     if not 2 <= train_count < len(images):
         raise UserError(

@@ -101,8 +101,7 @@ def _excess(
 def relative_rounding(precision: torch.dtype, device: torch.device) -> float:
     """The largest relative error of a factor in a product of `precision`.
 
-    Convolutions in float32 take TF32 on a GPU, with 10 bits of mantissa, unless told otherwise.
+    With TF32, where float32 means that on a GPU, a mantissa has 10 bits.
     """
-    if precision == torch.float32 and device.type == "cuda":
-        return 2.0**-11
-    return torch.finfo(precision).eps / 2
+    tf32 = device.type == "cuda" and torch.backends.cudnn.allow_tf32
+    return 2.0**-11 if precision == torch.float32 and tf32 else torch.finfo(precision).eps / 2

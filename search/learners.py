@@ -22,6 +22,7 @@ class ShuffledLearning(Population):
     ) -> None:
         super().__init__(lower, upper, population_size, seed)
         self.asked: set[tuple[int, ...]] = set()
+        self._deals_first = True
 
     def initial_positions(self, population_size: int) -> np.ndarray:
         """A Latin hypercube: in each variable, one vector in each of equally wide strata."""
@@ -30,9 +31,13 @@ class ShuffledLearning(Population):
         places = (strata + self.random.random(shape)) / population_size
         return self.lower + places * (self.upper - self.lower)
 
+    def keep_positions(self) -> None:
+        self._deals_first = False
+
     def draw_pairs(self) -> list[tuple[int, int]]:
         """Deal out the values anew, renew vectors asked before, and pair all at random."""
-        self.positions = self._shuffled(self.positions)
+        if self.asked or self._deals_first:
+            self.positions = self._shuffled(self.positions)
         for position, numbers in zip(self.positions, self._choices(self.positions), strict=True):
             changes = 0
             while tuple(numbers) in self.asked and changes < MAX_CHANGES:

@@ -15,7 +15,7 @@ from report.sizes import TARGETS
 from runtime.arguments import script_command
 from runtime.errors import UserError
 from runtime.processes import Processes
-from search.budget import Budget
+from search.budget import Budget, chosen_target
 from search.candidate import CandidateTrainer
 from slow_fast_learning import Population, decode
 
@@ -88,21 +88,19 @@ def training_command(args: Namespace, folder: Path) -> str:
     It is for the same images, unless the network is one for ImageNet.
     """
     genotype = str(folder / GENOTYPE_FILE)
-    channels, layers = args.target_channels, args.target_layers
-    image_size = args.target_image_size
+    target, published = chosen_target(args), TARGETS[args.target]
     if args.target == "imagenet":
         command = [*script_command("train_imagenet.py"), "--arch", genotype, "--data_path", "DIR"]
     else:
         command = [*script_command("train.py"), "--set", args.set, "--arch", genotype]
-        # Other sets have images of one size.
-        image_size = (image_size or args.image_size) if args.set == "folder" else None
-        if args.set == "digits":
-            # A network and a number of epochs that suit 1,437 images of 16×16.
-            channels, layers = channels or 8, layers or 5
+        if args.set == "digits":  # so many epochs suit so few images
             command += ["--epochs", "10", "--batch_size", "32", "--no-cutout"]
         else:
             command += ["--data", args.data]
-    sizes = {"--init_channels": channels, "--layers": layers, "--image_size": image_size}
-    for flag, value in sizes.items():
-        command += [] if value is None else [flag, str(value)]
+    flags = {"--init_channels": "channels", "--layers": "layers", "--image_size": "image_size"}
+    if args.target == "cifar" and args.set != "folder":
+        del flags["--image_size"]  # their images have one size
+    for flag, attribute in flags.items():
+        value = getattr(target, attribute)
+        command += [flag, str(value)] if value != getattr(published, attribute) else []
     return shlex.join(command)

@@ -1,6 +1,7 @@
 """The search within a budget: who is fast, what is trained, and what the search ends with."""
 
 import json
+import shlex
 from argparse import Namespace
 from math import inf, nan
 
@@ -20,9 +21,12 @@ from helpers import (
     write_small_set,
 )
 
+import train
+import train_search
 from genotypes import RelativeNAS, load_genotype
 from model_search import Supernet
 from report.history import read_run
+from report.run import Run
 from report.sizes import TARGETS
 from runtime.errors import UserError
 from runtime.settings import read_settings
@@ -32,10 +36,15 @@ from search.candidate import CandidateTrainer
 from search.learners import LEARNERS
 from search.results import training_command
 from slow_fast_learning import decode, search_bounds, slow_and_fast
+from training.trained_network import build_network
+from utils import multiply_adds, parameter_count
 
 SEARCH = ["--pop_size", "6", "--epochs", "3", "--no-tensorboard"]
 
-TIGHT = ["--max_params", "2.7", "--min_multiply_adds", "350"]
+TIGHT = [
+    "--max_params", "2.7", "--min_multiply_adds", "350",
+    "--target_image_size", "32", "--target_classes", "10",
+]  # fmt: skip
 """Four of ten random cells are within it."""
 
 
@@ -103,6 +112,24 @@ def test_the_first_population_is_drawn_within_the_budget(learner):
     budget.draw_within(learning)
     assert not any(budget.excess(decode(position)) for position in learning.positions)
     np.testing.assert_array_equal(learning.positions[within], before[within])
+    drawn = sorted(map(tuple, learning.positions))
+    learning.draw_pairs()
+    assert sorted(map(tuple, learning.positions)) == drawn  # the first generation asks these
+
+
+def test_shuffled_values_are_dealt_out_anew_from_the_second_generation_on():
+    budget = Budget.of(arguments(max_params=2.7, min_multiply_adds=350.0))
+    learning = LEARNERS["shuffled"](*search_bounds(), 20, 7)
+    budget.draw_within(learning)
+    learning.draw_pairs()
+    resumed = LEARNERS["shuffled"](*search_bounds(), 20, 7)
+    budget.draw_within(resumed)
+    resumed.load_state_dict(learning.state_dict())
+    before = learning.positions.copy()
+    learning.draw_pairs()
+    assert (learning.positions != before).any(axis=0).all()
+    resumed.draw_pairs()
+    np.testing.assert_array_equal(resumed.positions, learning.positions)
 
 
 def test_without_a_budget_nothing_is_drawn():
@@ -150,6 +177,9 @@ def test_the_budget_of_any_cell_is_possible():
         (["--target_layers", "5", "--min_params", "2"], ["5 cells"]),
         (["--target_layers", "5000"], ["--target_layers"]),
         (["--max_params", "-1"], ["--max_params"]),
+        (["--min_multiply_adds", "1e303"], ["--min_multiply_adds", "must be less than"]),
+        (["--pop_size", "20000"], ["--pop_size 20000", "10000 members"]),
+        (["--pop_size", "5000", "--epochs", "30"], ["--epochs 30", "100000 candidates"]),
         (["--target", "digits"], ["--target", "imagenet"]),
     ],
 )
@@ -280,23 +310,49 @@ def test_two_processes(small_set, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("flags", "expected"),
+    ("flags", "command", "size"),
     [
-        ({}, "train.py --set digits --arch run/genotype.json --epochs 10 --batch_size 32 "
-         "--no-cutout --init_channels 8 --layers 5"),
-        ({"target_channels": 4}, "--no-cutout --init_channels 4 --layers 5"),
-        ({"set": "cifar10"}, "train.py --set cifar10 --arch run/genotype.json --data there"),
-        ({"set": "folder", "target_layers": 9, "image_size": 48},
-         "--data there --layers 9 --image_size 48"),
-        ({"set": "folder", "target_image_size": 64, "image_size": 48}, "--image_size 64"),
-        ({"set": "cifar10", "target": "imagenet", "target_channels": 50},
-         "train_imagenet.py --arch run/genotype.json --data_path DIR --init_channels 50"),
+        ([], "train.py --set digits --arch run/genotype.json --epochs 10 --batch_size 32 "
+         "--no-cutout --init_channels 8 --layers 5", (8, 5, 16, 10)),
+        (["--target_channels", "4"], "--no-cutout --init_channels 4 --layers 5", (4, 5, 16, 10)),
+        (["--set", "cifar10"], "train.py --set cifar10 --arch run/genotype.json --data images",
+         (36, 20, 32, 10)),
+        (["--set", "cifar100"], "--data images", (36, 20, 32, 100)),
+        (["--set", "folder", "--target_layers", "9", "--image_size", "48"],
+         "--data images --layers 9 --image_size 48", (36, 9, 48, 3)),
+        (["--set", "folder"], "--data images", (36, 20, 32, 3)),
+        (["--set", "folder", "--target_image_size", "64", "--image_size", "48"],
+         "--image_size 64", (36, 20, 64, 3)),
+        (["--set", "folder", "--target", "imagenet", "--target_channels", "50"],
+         "train_imagenet.py --arch run/genotype.json --data_path DIR --init_channels 50",
+         (50, 14, 224, 1000)),
     ],
 )  # fmt: skip
-def test_the_command_that_follows_trains_the_network_of_the_budget(flags, expected, tmp_path):
-    defaults = {
-        "set": "digits", "data": "there", "image_size": None, "target": "cifar",
-        "target_channels": None, "target_layers": None, "target_image_size": None,
-    }  # fmt: skip
-    command = training_command(Namespace(**(defaults | flags)), tmp_path / "run")
-    assert command.replace(f"{tmp_path}/", "").endswith(expected)
+def test_the_command_that_follows_trains_the_network_of_the_budget(
+    flags, command, size, tmp_path, monkeypatch
+):
+    write_small_set(tmp_path / "images")
+    flags = ["--set", "digits", "--data", str(tmp_path / "images"), *flags]
+    args = train_search.parse_arguments([*flags, "--max_params", "9"])
+    target = Budget.of(args).target
+    assert (target.channels, target.layers, target.image_size, target.num_classes) == size
+    printed = training_command(args, tmp_path / "run").replace(f"{tmp_path}/", "")
+    assert printed.endswith(command)
+    # What the command builds is of the size that was counted.
+    script, *rest = shlex.split(printed[printed.index("train") :])
+    if script == "train.py":
+        handed_over = []
+        monkeypatch.setattr(train, "fit", lambda *values, **_: handed_over.append(values[2]))
+        monkeypatch.setattr(train, "run_genotype", lambda args: RelativeNAS)
+        rest[rest.index("--arch") + 1] = "RelativeNAS"
+        if args.set.startswith("cifar"):
+            return  # their images are not here
+        rest = [str(tmp_path / "images") if word == "images" else word for word in rest]
+        process = Namespace(
+            device=torch.device("cpu"), rank=0, size=1, is_main=True, broadcast=lambda value: value
+        )
+        train.train(train.parse_arguments(rest), Run(None, process))
+        built = build_network({**handed_over[0], "auxiliary": False})
+        image_size = handed_over[0]["image_size"]
+        counted = (parameter_count(built), multiply_adds(built, image_size))
+        assert target.size(RelativeNAS) == counted

@@ -208,7 +208,7 @@ def test_a_failed_start_leaves_no_run_folder(script, tmp_path, monkeypatch, caps
     data = ["--set", "folder", "--data"] if script in SCRIPTS_WITH_DATA else ["--data_path"]
     arguments = [*data, tmp_path / "nowhere", "--save", tmp_path / "runs" / "EXP"]
     assert_one_line(call_script(script, arguments, monkeypatch), capsys, "nowhere")
-    assert not list((tmp_path / "runs").iterdir())
+    assert not list(tmp_path.glob("runs/*"))
 
 
 def test_a_run_that_had_begun_keeps_its_folder_and_a_resumed_one_too(tmp_path, monkeypatch, capsys):

@@ -175,6 +175,15 @@ def test_graphs_are_checked_once_and_change_nothing(warnings):
     assert not warnings
 
 
+def test_graphs_that_have_not_been_checked_validate_nothing():
+    recorder = GraphLike()
+    trainer = make_trainer(make_supernet(), recorder=recorder, batch_size=4)
+    assert trainer.validate(RelativeNAS) == make_trainer(make_supernet(), batch_size=4).validate(
+        RelativeNAS
+    )
+    assert not recorder.calls
+
+
 def test_on_needs_a_gpu(monkeypatch, capsys, tmp_path):
     arguments = [*TINY, "--cuda_graphs", "on", "--device", "cpu", "--save", tmp_path / "EXP"]
     status = call_script("train_search", arguments, monkeypatch)

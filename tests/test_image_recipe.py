@@ -19,7 +19,7 @@ import test as test_script
 import train
 from dataset.batching import Batching
 from dataset.image_list import class_labels
-from dataset.image_set import STATISTICS_FILE, load_image_set
+from dataset.image_set import STATISTICS_FILE, Statistics, load_image_set
 from genotypes import RelativeNAS
 from model import NetworkCIFAR
 from report.run import Run
@@ -54,11 +54,17 @@ def small_cifar(monkeypatch):
     monkeypatch.setattr(datasets, "CIFAR100", SmallCifar)
 
 
-def training_data(monkeypatch, *arguments, rank=0, size=1, folder=None):
-    """The images that train.py trains and validates on, and what its checkpoints say of them."""
+def training_data(monkeypatch, *arguments, rank=0, size=1, folder=None, told=None):
+    """The images that train.py trains and validates on, and what its checkpoints say of them.
+
+    `told` is what another process, the main one, says of the statistics.
+    """
     handed_over = []
     monkeypatch.setattr(train, "fit", lambda *values, **_: handed_over.append(values))
-    process = SimpleNamespace(device=CPU, rank=rank, size=size)
+    process = SimpleNamespace(device=CPU, rank=rank, size=size, is_main=True)
+    process.broadcast = lambda value: value
+    if told:
+        process.is_main, process.broadcast = False, lambda _: told
     run = Run(folder, process)
     train.train(train.parse_arguments([*map(str, arguments)]), run)
     ((_, _, description, data, _),) = handed_over
@@ -242,6 +248,12 @@ def test_statistics_are_those_of_the_training_images_and_kept(tmp_path, monkeypa
     assert (again["mean"], again["std"]) == ((0, 0.1, 0.2), (1, 2, 3))
     white = next(iter(data.validation_batches()))[0][1]
     np.testing.assert_allclose(white.mean((1, 2)), [1, 0.45, 0.8 / 3], rtol=1e-6)
+
+
+def test_all_processes_normalise_by_the_main_ones_statistics(monkeypatch):
+    told = Statistics((0.1, 0.2, 0.3), (1.0, 2.0, 3.0))
+    data, description = training_data(monkeypatch, "--set", "digits", rank=1, size=2, told=told)
+    assert data.statistics == told and description["mean"] == told.mean
 
 
 @pytest.mark.parametrize("size", [(60, 40), (40, 60), (41, 41), (7, 9)])

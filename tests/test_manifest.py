@@ -188,3 +188,8 @@ def test_labels_that_changed_places_are_named():
     assert found == ["class b had label 2 and has 0", "class a had label 0 and has 2"]
     found = differences(before, {**before, "splits": {"train": {"a": [1, "x"]}}})
     assert found == ["train/b is missing"]
+    # Without names for the labels, as where two classes share one.
+    before = {"class_names": [], "splits": splits}
+    more = {"train": {**splits["train"], "c": [1, "z"]}}
+    assert differences(before, {**before, "splits": more}) == ["train/c is new"]
+    assert differences({**before, "splits": more}, before) == ["train/c is missing"]

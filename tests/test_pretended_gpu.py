@@ -123,7 +123,9 @@ class Refusing:
             patch.setattr(torch.distributed, name, self._stand_in(name))
         barrier, start = torch.distributed.barrier, torch.distributed.init_process_group
         patch.setattr(torch.distributed, "barrier", lambda device_ids: barrier())
-        patch.setattr(torch.distributed, "init_process_group", lambda backend: start("gloo"))
+        patch.setattr(
+            torch.distributed, "init_process_group", lambda backend, timeout: start("gloo")
+        )
 
     def _stand_in(self, name):
         collective = getattr(torch.distributed, name)

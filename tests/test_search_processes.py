@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+from datetime import timedelta
 
 import pytest
 import torch
@@ -89,6 +90,17 @@ def test_processes_that_disagree_stop(last_weight, velocity, agree, monkeypatch)
     else:
         with pytest.raises(UserError, match=r"processes \[1\].*--resume"):
             check(last_weight, velocity)
+
+
+def test_processes_wait_for_each_other_as_long_as_a_pair_takes(monkeypatch):
+    patience = []
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "1"), ("MASTER_ADDR", "localhost")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(
+        torch.distributed, "init_process_group", lambda backend, timeout: patience.append(timeout)
+    )
+    Processes(torch.device("cpu"))
+    assert patience[0] > timedelta(days=7)  # PyTorch's own is ten minutes for GPUs
 
 
 def test_work_is_shared_out_in_order(monkeypatch):
