@@ -39,6 +39,7 @@ from search.candidate import Outcome, TrainingRecipe, make_trainer
 from search.learners import LEARNERS
 from search.progress import Pair, SearchProgress
 from search.results import validate_population, write_results
+from search.signals import SIGNALS, generation_of_recipe
 from slow_fast_learning import decode, search_bounds, slow_and_fast, update_weight_set
 from utils import choose_device, derive_seed
 
@@ -82,9 +83,9 @@ def search(args: Namespace, run: Run) -> None:
             progress.record_pair(pair, outcomes, slow)
         progress.finish_round()
 
-    population = validate_population(learning, trainer, budget, run.processes)
-    names = trainer.data.train_set.class_names
-    write_results(args, run, budget, population, weight_set, names)
+    recipe = training_recipe(args, generation_of_recipe(args.choose_by, args.epochs, args.epochs))
+    population = validate_population(args, recipe, learning, trainer, budget, run.processes)
+    write_results(args, run, budget, population, weight_set, trainer.data.train_set)
     run.finish()
 
 
@@ -110,6 +111,14 @@ def add_recipe_arguments(parser: ArgumentParser) -> None:
         choices=LEARNERS,
         default="published",
         help="how slow learners learn (docs/learners.md)",
+    )
+    add(
+        "--choose_by",
+        choices=SIGNALS,
+        default="shared",
+        help="how the final population is compared: with the shared weights, as published, with "
+        "batch norm's own statistics, or after one or two own turns, by the last or the middle "
+        "generation's recipe",
     )
     add("--pop_size", type=int, default=20, help="population size, even")
     add("--epochs", type=positive_int, default=50, help="generations")

@@ -39,20 +39,11 @@ from runtime.untrusted import load_json
 from search.budget import Budget
 from search.candidate import CandidateTrainer, make_trainer
 from search.progress import KEPT_WEIGHT_SET
-from search.signals import Signal, after_turns, with_own_statistics, with_shared_weights
+from search.signals import SIGNALS, generation_of_recipe
 from train_search import parse_arguments as search_arguments
 from train_search import training_recipe
 from training.state import LAST_CHECKPOINT
 from utils import choose_device, derive_seed
-
-SIGNALS: dict[str, Signal] = {
-    "shared": with_shared_weights,
-    "statistics": with_own_statistics,
-    "turn": after_turns(1),
-    "turns": after_turns(2),
-    "middle": after_turns(1),
-}
-"""By name. "turns" are two; "middle" is a turn by the recipe of the search's middle generation."""
 
 Question = tuple[str, int, str, str]
 """A search, the percentage of it that is done, a cell, a signal."""
@@ -159,9 +150,9 @@ def ask(
         if generation != loaded:
             load_weight_set(trainer, study.finished("search", search), generation)
             loaded = generation
-        # The recipe is the next generation's; after the last one, still its.
-        own = search_args.epochs // 2 if signal == "middle" else generation
-        recipe = training_recipe(search_args, min(own, search_args.epochs - 1))
+        recipe = training_recipe(
+            search_args, generation_of_recipe(signal, generation, search_args.epochs)
+        )
         place = sorted(cells).index(name)
         loss, _ = SIGNALS[signal](
             trainer, cells[name], recipe, derive_seed(search_args.seed, generation, place)

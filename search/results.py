@@ -2,12 +2,13 @@
 
 import shlex
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import isfinite, nan
 from pathlib import Path
 
 from torch import Tensor
 
+from dataset.image_set import ImageSet
 from genotypes import GENOTYPE_FILE, Genotype, genotype_from_dict
 from report.records import POPULATION_FILE
 from report.run import Run
@@ -16,20 +17,34 @@ from runtime.arguments import script_command
 from runtime.errors import UserError
 from runtime.processes import Processes
 from search.budget import Budget, chosen_target
-from search.candidate import CandidateTrainer
+from search.candidate import CandidateTrainer, TrainingRecipe
+from search.signals import SIGNALS
 from slow_fast_learning import Population, decode
+from utils import derive_seed
 
 
 def validate_population(
-    learning: Population, trainer: CandidateTrainer, budget: Budget, processes: Processes
+    args: Namespace,
+    recipe: TrainingRecipe,
+    learning: Population,
+    trainer: CandidateTrainer,
+    budget: Budget,
+    processes: Processes,
 ) -> list[dict]:
-    """Every member of the final population, validated with the final weight set.
+    """Every member of the final population, validated by the signal `--choose_by`.
 
     Those outside the budget are not validated; their loss and accuracy are None.
+
+    Args:
+        recipe: of the turns that the signal takes.
     """
+    # All members see the same batches, so that they are compared on equal terms.
+    seed = derive_seed(args.seed, args.epochs)
 
     def validate(genotype: Genotype) -> tuple[float, float]:
-        return (nan, nan) if budget.excess(genotype) else trainer.validate(genotype)
+        if budget.excess(genotype):
+            return nan, nan
+        return SIGNALS[args.choose_by](trainer, genotype, recipe, seed)
 
     genotypes = [decode(vector) for vector in learning.positions]
     results = processes.share_out(genotypes, validate, "final validation")
@@ -53,9 +68,13 @@ def write_results(
     budget: Budget,
     population: list[dict],
     weight_set: Mapping[str, Tensor],
-    class_names: Sequence[str],
+    images: ImageSet,
 ) -> None:
-    """Write the final population and its best into the run folder, and say what comes next."""
+    """Write the final population and its best into the run folder, and say what comes next.
+
+    Args:
+        images: that were searched on.
+    """
     genotypes = [genotype_from_dict(member["genotype"]) for member in population]
     if all(budget.excess(genotype) for genotype in genotypes):
         raise UserError(
@@ -72,9 +91,12 @@ def write_results(
     genotype = genotype_from_dict(best["genotype"])
     run.write_json(POPULATION_FILE, population)
     run.write_json(GENOTYPE_FILE, genotype._asdict())
-    run.save(args.model_path, {"state_dict": weight_set, "class_names": list(class_names)})
+    run.save(args.model_path, {"state_dict": weight_set, "class_names": list(images.class_names)})
     run.log.info("best genotype: %s", genotype)
-    run.log.info("its validation accuracy with the shared weights: %.2f %%", best["accuracy"])
+    weights = (
+        "the shared weights" if args.choose_by == "shared" else f"--choose_by {args.choose_by}"
+    )
+    run.log.info("its validation accuracy with %s: %.2f %%", weights, best["accuracy"])
     for target in dict.fromkeys([budget.target, *TARGETS.values()]):
         run.log.info("its size: %s (%s)", target.size(genotype), target)
     if run.folder:

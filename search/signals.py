@@ -1,8 +1,9 @@
 """What a search can know of a candidate without training it from scratch.
 
 A signal gives a candidate's validation loss and accuracy, and leaves the weight set as it was. The
-pairs of a search are compared by `after_turns(1)`, the final population by `with_shared_weights`.
-How well each of them ranks cells is measured by benchmarks/ranking.py.
+pairs of a search are compared by their losses after a turn of their own, and the final population,
+as published, by those with the weights that they share (`train_search.py --choose_by`). How well
+each signal ranks cells is measured by benchmarks/ranking.py.
 """
 
 from collections.abc import Callable
@@ -75,3 +76,24 @@ def after_turns(count: int) -> Signal:
         return (outcome.loss, outcome.accuracy) if isfinite(outcome.loss) else (nan, nan)
 
     return signal
+
+
+SIGNALS: dict[str, Signal] = {
+    "shared": with_shared_weights,
+    "statistics": with_own_statistics,
+    "turn": after_turns(1),
+    "turns": after_turns(2),
+    "middle": after_turns(1),
+}
+"""By name. "turns" are two; "middle" is a turn by the recipe of the search's middle generation."""
+
+
+def generation_of_recipe(name: str, generation: int, generations: int) -> int:
+    """By which generation's recipe the turns of a signal are taken.
+
+    Args:
+        name: of the signal.
+        generation: the one that the search is in; after the last one, their number.
+        generations: their number.
+    """
+    return min(generations // 2 if name == "middle" else generation, generations - 1)

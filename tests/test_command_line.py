@@ -240,7 +240,17 @@ def test_a_mistake_prints_no_traceback_in_a_process_of_its_own(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["sub/weights.pt", "/tmp/weights.pt", "checkpoint.pt", "log.txt", ".", "..", "a.tmp"]
+    "name",
+    [
+        "weight_set-generation-2.pt",
+        "sub/weights.pt",
+        "/tmp/weights.pt",
+        "checkpoint.pt",
+        "log.txt",
+        ".",
+        "..",
+        "a.tmp",
+    ],
 )
 def test_the_weight_set_overwrites_nothing(name, tmp_path, monkeypatch, capsys):
     arguments = [*SMALL, "--model_path", name, "--save", tmp_path / "EXP"]

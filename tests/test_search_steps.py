@@ -3,6 +3,7 @@
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,9 @@ from runtime.processes import Processes
 from runtime.run_folder import RunFolder
 from search import candidate, data
 from search.candidate import CandidateTrainer
+from search.signals import generation_of_recipe
+from slow_fast_learning import decode
+from utils import derive_seed
 
 # Of CIFAR-10's third channel, by which the images are told apart.
 MEAN, STD = 0.44653124, 0.26158768
@@ -130,6 +134,35 @@ def test_the_final_population_is_validated_with_the_final_weights(small):
     assert json.loads((small.folder / "genotype.json").read_text()) == best["genotype"]
 
 
+@pytest.mark.parametrize("name", ["turn", "turns", "middle"])
+def test_the_final_population_is_chosen_from_by_own_turns(name, small, tmp_path):
+    turns = watched_search([*FLAGS, "--choose_by", name, "--save", tmp_path / "EXP"])
+    folder = only_folder(tmp_path)
+    assert history_without_seconds(folder) == history_without_seconds(small.folder)
+    weight_set = load_checkpoint(folder / "weight_set.pt")["state_dict"]
+    population = json.loads((folder / "population.json").read_text())
+    rate = 0.03  # of the second generation, the last and the middle one
+    own = turns[8:]
+    assert len(own) == (8 if name == "turns" else 4)
+    firsts, lasts = (own[::2], own[1::2]) if name == "turns" else (own, own)
+    for first, last, member in zip(firsts, lasts, population, strict=True):
+        assert_same_tensors(first.before, weight_set)
+        assert first.seed == derive_seed(5, 2)
+        assert first.record.steps[0].group["lr"] == pytest.approx(rate)
+        assert last.outcome.genotype == decode(np.array(member["vector"]))
+        assert (member["loss"], member["accuracy"]) == (last.outcome.loss, last.outcome.accuracy)
+    best = min(population, key=lambda member: member["loss"])
+    assert json.loads((folder / "genotype.json").read_text()) == best["genotype"]
+
+
+@pytest.mark.parametrize(
+    ("name", "generation", "generations", "expected"),
+    [("turn", 4, 8, 4), ("turn", 8, 8, 7), ("middle", 8, 8, 4), ("middle", 1, 1, 0)],
+)
+def test_whose_recipe_a_signals_turns_are_taken_by(name, generation, generations, expected):
+    assert generation_of_recipe(name, generation, generations) == expected
+
+
 def as_read(genotype):
     """A genotype as JSON gives it back, with lists for pairs."""
     return Genotype(**json.loads(json.dumps(genotype._asdict())))
@@ -191,7 +224,8 @@ def test_the_best_is_the_one_with_the_lowest_loss(tmp_path):
     args = train_search.parse_arguments([])
     run = Run(folder, Processes(torch.device("cpu")))
     budget = train_search.Budget.of(args)
-    train_search.write_results(args, run, budget, population, {"weight": torch.zeros(1)}, "abc")
+    images = SimpleNamespace(class_names="abc")
+    train_search.write_results(args, run, budget, population, {"weight": torch.zeros(1)}, images)
     folder.close()
     found = json.loads((folder.path / "genotype.json").read_text())
     assert Genotype(**found) == as_read(DARTS_V2)
