@@ -2,7 +2,7 @@
 
 Searches without a budget and with budgets at percentiles of random cells' multiply-adds, with
 several seeds. The cells found are trained from scratch, and so is beside each of them a random
-cell of its size. The table is in Markdown; docs/sizes.md has one.
+cell of its size. The table is in Markdown; docs/sizes.md has one for the digits.
 """
 
 import shlex

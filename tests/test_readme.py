@@ -54,6 +54,10 @@ SMALL = {
     "benchmarks/search_speed.py": [
         *TINY, "--images", "9", "--genotypes", "1", "--rows", "ours",
     ],
+    "benchmarks/budgets.py": [
+        "--seeds", "1", "--percentiles", "50", "--search_flags", shlex.join(TINY_SEARCH[2:]),
+        "--train_flags", shlex.join([*TINY_TRAINING[2:], "--epochs", "1"]),
+    ],
     "benchmarks/search_vs_random.py": [
         "--random_cells", "2", "--search_flags", shlex.join(TINY_SEARCH[2:]),
         "--train_flags", shlex.join([*TINY_TRAINING[2:], "--epochs", "1"]),
