@@ -20,7 +20,7 @@ from runtime.arguments import ArgumentParser, add_precision_argument, expanded_p
 from runtime.errors import UserError, run_script
 from runtime.out_of_memory import memory_advice
 from runtime.processes import Processes
-from training.loop import evaluate
+from training.classification import evaluate
 from training.trained_network import add_network_arguments, load_trained_network, print_size
 from utils import choose_device, choose_precision
 

@@ -19,6 +19,7 @@ from dataset.manifest import MANIFEST_FILE, image_set_manifest, keep_manifest
 from report.run import Run
 from runtime.arguments import ArgumentParser
 from runtime.errors import run_script
+from training.classification import Classification
 from training.launch import (
     add_training_arguments,
     parse_training_arguments,
@@ -81,7 +82,8 @@ def train(args: Namespace, run: Run) -> None:
         """A cosine from `--learning_rate` to 0."""
         return args.learning_rate * (1 + math.cos(math.pi * epoch / args.epochs)) / 2
 
-    fit(args, run, description, data, learning_rate, class_names=test_set.class_names)
+    task = Classification(args, description, learning_rate, class_names=test_set.class_names)
+    fit(args, run, task, data)
 
 
 def main() -> None:

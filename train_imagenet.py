@@ -18,6 +18,7 @@ from dataset.manifest import MANIFEST_FILE, keep_manifest
 from report.run import Run
 from runtime.arguments import ArgumentParser, non_negative_float, non_negative_int, probability
 from runtime.errors import UserError, run_script
+from training.classification import Classification
 from training.launch import (
     add_training_arguments,
     parse_training_arguments,
@@ -157,16 +158,15 @@ def train(args: Namespace, run: Run) -> None:
         train_images.num_classes,
     )
     sizes = {"image_size": args.image_size, "validation_resize": loading.validation_resize}
-    fit(
+    task = Classification(
         args,
-        run,
         network | sizes | asdict(statistics) | {"class_names": class_names},
-        EncodedBatches(train_images, validation_images, loading),
         lambda epoch: learning_rate(
             epoch, args.epochs, args.learning_rate, args.warmup_epochs, args.final_epochs
         ),
         args.label_smoothing,
     )
+    fit(args, run, task, EncodedBatches(train_images, validation_images, loading))
 
 
 def main() -> None:

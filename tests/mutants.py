@@ -796,17 +796,6 @@ all trainings of a cell one after the other
 """
 
 TRAINING = r"""
-training/state.py | test_training_recipe
-no weight decay in training from scratch
-- , args.momentum, weight_decay=args.weight_decay
-+ , args.momentum
-no momentum in training from scratch
-- args.learning_rate, args.momentum,
-+ args.learning_rate, 0.0,
-Nesterov's momentum
-- args.momentum, weight_decay
-+ args.momentum, nesterov=True, weight_decay
-
 training/loop.py | test_training_recipe
 gradients not clipped in training from scratch
 -         clip_gradients(self.network.parameters(), self.args.grad_clip)
@@ -814,72 +803,17 @@ gradients not clipped in training from scratch
 only some of the gradients clipped
 - clip_gradients(self.network.parameters()
 + clip_gradients(list(self.network.parameters())[:9]
-gradients of all steps pile up
--         self.state.optimizer.zero_grad()
-+
-the auxiliary head's weight ignored
-- total = loss + self.args.auxiliary_weight * loss_aux
-+ total = loss + loss_aux
-the auxiliary head's weight on the main loss
-- total = loss + self.args.auxiliary_weight * loss_aux
-+ total = self.args.auxiliary_weight * loss + loss_aux
-the auxiliary head is not trained
--         total.backward()
-+         loss.backward()
-labels of the main head not smoothed
-- F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-+ F.cross_entropy(logits, labels)
-labels of the auxiliary head not smoothed
-- loss_aux = F.cross_entropy(logits_aux, labels, label_smoothing=self.label_smoothing)
-+ loss_aux = F.cross_entropy(logits_aux, labels)
-the training loss reported has the auxiliary head's in it
-- return total.detach(), loss.detach(), logits.detach()
-+ return total.detach(), total.detach(), logits.detach()
 an epoch's learning rate never reaches the optimizer
 -             group["lr"] = learning_rate
 +             group["lr"] = self.args.learning_rate
-an epoch trains at the next one's learning rate
-- rate = learning_rate(epoch)
-+ rate = learning_rate(epoch + 1)
-drop path does not rise with the epochs
-- network.drop_path_prob = args.drop_path_prob * epoch / args.epochs
-+ network.drop_path_prob = args.drop_path_prob
-drop path of the next epoch
-- args.drop_path_prob * epoch / args.epochs
-+ args.drop_path_prob * (epoch + 1) / args.epochs
-drop path reaches its end in the last epoch
-- args.drop_path_prob * epoch / args.epochs
-+ args.drop_path_prob * epoch / max(1, args.epochs - 1)
-no drop path in training from scratch
--         network.drop_path_prob = args.drop_path_prob * epoch / args.epochs
-+
 epochs after a validation train in eval mode
 -         self.network.train()
 +
 
-training/loop.py | test_evaluation_recipe
-evaluation in the mode that the network is in
--     network.eval()
--     if confusion
-+     if confusion
-
 training/loop.py | test_training_recipe
---precision ignored in training
--         with autocast(images.device, self.precision):
--             logits, logits_aux
-+         with autocast(images.device, torch.float32):
-+             logits, logits_aux
 --precision bf16 never chosen
 - self.precision = choose_precision(args.precision, self.processes.device)
 + self.precision = choose_precision("fp32", self.processes.device)
---precision ignored in evaluation
--             with autocast(images.device, precision):
--                 logits, _
-+             with autocast(images.device, torch.float32):
-+                 logits, _
---precision does not reach the validation of an epoch
-- network, data.validation_batches(), processes, trainer.precision, confusion
-+ network, data.validation_batches(), processes, torch.float32, confusion
 the same drop path in all processes
 - derive_seed(self.args.seed, epoch, self.processes.rank, step)
 + derive_seed(self.args.seed, epoch, step)
@@ -905,55 +839,18 @@ the same batches in all epochs of a training
 an epoch taken up again counts its steps from the start
 - enumerate(batches, start=so_far.step + 1)
 + enumerate(batches, start=1)
-the training loss of a meter has the auxiliary head's in it
-- so_far.meter.update(loss, logits, labels)
-+ so_far.meter.update(total, logits, labels)
-
-training/loop.py | test_evaluation_recipe
-labels smoothed in evaluation
-- F.cross_entropy(logits, labels)
-+ F.cross_entropy(logits, labels, label_smoothing=0.1)
-counts of a confusion matrix pile up from epoch to epoch
--         confusion.zero_()
-+         pass
-confusion matrix transposed
-- labels * len(confusion) + predicted
-+ predicted * len(confusion) + labels
 
 training/loop.py | test_training_processes
-batch norm's statistics not shared before validation
--     processes.share_buffers(network)
--     meter
-+     meter
-a confusion matrix of the main process's images only
--         processes.sum(confusion)
-+         pass
-results of the main process's images only
-- total.sums = processes.sum(meter.sums.clone())
-+ total.sums = meter.sums.clone()
 two processes train networks of their own
 -         if self.processes.size > 1:
 -             # Static
 +         if self.processes.size > 2:
 +             # Static
 
-training/state.py | test_evaluation_recipe
-the last of equally good epochs is the best
-- top1 > self.best_top1
-+ top1 >= self.best_top1
-
 training/loop.py | test_evaluation_recipe
-the best checkpoint chosen by its training accuracy
-- state.finish_epoch(validation["top1"])
-+ state.finish_epoch(train["top1"])
 the best checkpoint is the last
 -         if is_best:
 +         if True:
-
-training/state.py | test_evaluation_recipe
-the best checkpoint is better than the epoch before only
-- max(self.best_top1, top1)
-+ top1
 
 utils.py | test_evaluation_recipe
 top-5 counted as top-4
@@ -1370,6 +1267,121 @@ no cutout in training from scratch
 --cutout_length ignored in training from scratch
 - args.cutout, args.cutout_length)
 + args.cutout)
+
+training/classification.py | test_training_recipe
+no weight decay in training from scratch
+- , args.momentum, weight_decay=args.weight_decay
++ , args.momentum
+no momentum in training from scratch
+- args.learning_rate, args.momentum,
++ args.learning_rate, 0.0,
+Nesterov's momentum
+- args.momentum, weight_decay
++ args.momentum, nesterov=True, weight_decay
+the auxiliary head's weight ignored
+- return loss + self.args.auxiliary_weight * loss_aux
++ return loss + loss_aux
+the auxiliary head's weight on the main loss
+- return loss + self.args.auxiliary_weight * loss_aux
++ return self.args.auxiliary_weight * loss + loss_aux
+the auxiliary head is not trained
+- return loss + self.args.auxiliary_weight * loss_aux
++ return loss + self.args.auxiliary_weight * loss_aux.detach()
+labels of the main head not smoothed
+- loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
++ loss = F.cross_entropy(logits, labels)
+labels of the auxiliary head not smoothed
+- loss_aux = F.cross_entropy(logits_aux, labels, label_smoothing=self.label_smoothing)
++ loss_aux = F.cross_entropy(logits_aux, labels)
+an epoch trains at the next one's learning rate
+- return self.epoch_rate(epoch)
++ return self.epoch_rate(epoch + 1)
+drop path does not rise with the epochs
+- network.drop_path_prob = self.args.drop_path_prob * epoch / self.args.epochs
++ network.drop_path_prob = self.args.drop_path_prob
+drop path of the next epoch
+- self.args.drop_path_prob * epoch / self.args.epochs
++ self.args.drop_path_prob * (epoch + 1) / self.args.epochs
+drop path reaches its end in the last epoch
+- self.args.drop_path_prob * epoch / self.args.epochs
++ self.args.drop_path_prob * epoch / max(1, self.args.epochs - 1)
+--precision ignored in evaluation
+-             with autocast(images.device, precision):
+-                 logits, _
++             with autocast(images.device, torch.float32):
++                 logits, _
+the training loss reported has the auxiliary head's in it
+-         sums.update(loss.detach(), logits.detach(), labels)
++         sums.update(2 * loss.detach(), logits.detach(), labels)
+
+training/loop.py | test_training_recipe
+gradients of all steps pile up
+-         optimizer.zero_grad()
++         pass
+no drop path in training from scratch
+-         task.begin_epoch(network, epoch)
++         pass
+--precision ignored in training
+-         with autocast(images.device, self.precision):
++         with autocast(images.device, torch.float32):
+--precision does not reach the validation of an epoch
+- batches, processes, trainer.precision
++ batches, processes, torch.float32
+
+training/classification.py | test_evaluation_recipe
+evaluation in the mode that the network is in
+-     network.eval()
+-     if confusion
++     if confusion
+labels smoothed in evaluation
+-                 loss = F.cross_entropy(logits, labels)
++                 loss = F.cross_entropy(logits, labels, label_smoothing=0.1)
+counts of a confusion matrix pile up from epoch to epoch
+-         confusion.zero_()
++         pass
+confusion matrix transposed
+- labels * len(confusion) + predicted
++ predicted * len(confusion) + labels
+
+training/classification.py | test_training_processes
+batch norm's statistics not shared before validation
+-     processes.share_buffers(network)
+-     meter
++     meter
+a confusion matrix of the main process's images only
+-         processes.sum(confusion)
++         pass
+
+training/task.py | test_training_processes
+results of the main process's images only
+- total.sums = processes.sum(sums.sums.clone())
++ total.sums = sums.sums.clone()
+
+training/state.py | test_evaluation_recipe
+the last of equally good epochs is the best
+- value > self.best
++ value >= self.best
+the best checkpoint is better than the epoch before only
+- max(self.best, value)
++ value
+
+training/loop.py | test_evaluation_recipe
+the best checkpoint chosen by its training accuracy
+- best_by = validation[task.best_by]
++ best_by = train[task.best_by]
+
+training/loop.py | test_task
+groups with a rate of their own learn at the common one
+-  * group.get("rate", 1)
++
+the first step's learning rate in all steps
+- self.task.learning_rate(epoch, step)
++ self.task.learning_rate(epoch, 1)
+
+training/state.py | test_task
+the best of any task is called top-1
+- {**self._content(), self.task.best_by: value}
++ {**self._content(), "top1": value}
 """
 
 DATA = r"""

@@ -342,7 +342,9 @@ def test_the_command_that_follows_trains_the_network_of_the_budget(
     script, *rest = shlex.split(printed[printed.index("train") :])
     if script == "train.py":
         handed_over = []
-        monkeypatch.setattr(train, "fit", lambda *values, **_: handed_over.append(values[2]))
+        monkeypatch.setattr(
+            train, "fit", lambda args, run, task, data: handed_over.append(task.description)
+        )
         monkeypatch.setattr(train, "run_genotype", lambda args: RelativeNAS)
         rest[rest.index("--arch") + 1] = "RelativeNAS"
         if args.set.startswith("cifar"):

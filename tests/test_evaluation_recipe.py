@@ -14,8 +14,8 @@ from genotypes import RelativeNAS
 from model import NetworkCIFAR, NetworkImageNet
 from report import run
 from runtime.processes import Processes
-from training import loop
-from training.loop import evaluate
+from training import classification
+from training.classification import evaluate
 from training.trained_network import describe_network, load_trained_network
 from utils import Meter, parameter_count
 
@@ -121,7 +121,7 @@ def test_best_is_the_first_epoch_with_the_highest_validation_top1(tmp_path, monk
         loss, top1 = next(validations)
         return {"loss": loss, "top1": top1, "top5": 100.0, "count": 24}
 
-    monkeypatch.setattr(loop, "evaluate", validation)
+    monkeypatch.setattr(classification, "evaluate", validation)
     monkeypatch.setattr(run, "LiveReport", Mock())  # drawing takes longer than all the rest
     arguments = [*flags, "--epochs", "4", "--save", tmp_path / "runs" / "EXP"]
     assert call_script("train", arguments, monkeypatch) == 0

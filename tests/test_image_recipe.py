@@ -60,15 +60,15 @@ def training_data(monkeypatch, *arguments, rank=0, size=1, folder=None, told=Non
     `told` is what another process, the main one, says of the statistics.
     """
     handed_over = []
-    monkeypatch.setattr(train, "fit", lambda *values, **_: handed_over.append(values))
+    monkeypatch.setattr(train, "fit", lambda *values: handed_over.append(values))
     process = SimpleNamespace(device=CPU, rank=rank, size=size, is_main=True)
     process.broadcast = lambda value: value
     if told:
         process.is_main, process.broadcast = False, lambda _: told
     run = Run(folder, process)
     train.train(train.parse_arguments([*map(str, arguments)]), run)
-    ((_, _, description, data, _),) = handed_over
-    return data, description
+    ((_, _, task, data),) = handed_over
+    return data, task.description
 
 
 def plain_batches(pixels, labels, epoch_seed, rank, size, recipe, statistics, batch_size=16):

@@ -74,8 +74,8 @@ def training_data(monkeypatch, root, *arguments, rank=0, size=1):
     arguments = ["--data_path", root, "--workers", 0, *arguments]
     process = SimpleNamespace(device=CPU, rank=rank, size=size)
     train_imagenet.train(train_imagenet.parse_arguments([*map(str, arguments)]), Run(None, process))
-    ((_, _, description, data, *_),) = handed_over
-    return data, description
+    ((_, _, task, data),) = handed_over
+    return data, task.description
 
 
 def plain_crop(width, height, draws, scale):

@@ -27,7 +27,7 @@ from helpers import (
 from kill_harness import FileWatch, Moment, Script, assert_same_run, at_step, resumable
 
 import train
-from training import loop
+from training import classification
 from training.trained_network import DESCRIPTION, check_description
 
 KILLS = 32
@@ -228,14 +228,14 @@ def test_a_signal_while_it_loads_ends_at_once(case, parent):
 @pytest.mark.parametrize("case", ["train_imagenet"], indirect=True)
 def test_a_signal_while_it_validates(case, parent):
     def signalled_in_validation(rank):
-        evaluate = loop.evaluate
+        evaluate = classification.evaluate
 
         def signal_and_evaluate(*arguments):
             stop_group(signal.SIGTERM)
             return evaluate(*arguments)
 
         if rank == 1:
-            loop.evaluate = signal_and_evaluate
+            classification.evaluate = signal_and_evaluate
 
     script = case.start(parent, signalled_in_validation)
     assert script.wait() == [STOPPED] * 2

@@ -48,15 +48,15 @@ def test_an_interrupted_run_closes_the_group_once_signals_wait_for_a_steps_end(
 def test_a_loss_that_is_not_finite_closes_the_group(group):
     network = NetworkCIFAR(2, 5, 3, True, RelativeNAS)
     trainer = trainer_of(network, random_batches(1, 8, 5))
-    trainer.refuse_non_finite("after epoch 1", 0.1)
+    trainer.refuse_non_finite("after epoch 1")
     assert not group
     with pytest.raises(UserError, match="validation loss is nan"):
-        trainer.refuse_non_finite("after epoch 1", 0.1, math.nan)
+        trainer.refuse_non_finite("after epoch 1", math.nan)
     assert group == [None, "left"]
 
 
 def test_an_interrupted_epoch_is_judged_by_the_main_processes_statistics(monkeypatch, tmp_path):
-    def interrupted(trainer, _):
+    def interrupted(trainer):
         trainer.state.network.stem[1].running_var.fill_(math.inf)
         raise Interrupted(signal.SIGTERM)
 

@@ -9,7 +9,7 @@ from helpers import act_at_step, assert_one_line, call_script, only_folder, writ
 
 from dataset import image_batches
 from search import candidate
-from training import loop
+from training import classification
 from training.loop import FirstNonFinite
 from utils import all_finite
 
@@ -98,7 +98,7 @@ def test_in_the_first_epoch_there_is_no_good_checkpoint(tiny, tmp_path, monkeypa
 def test_weights_ruined_by_the_last_step_are_not_saved(
     layer, expected, tiny, tmp_path, monkeypatch, capsys
 ):
-    true_build, networks = loop.build_network, []
+    true_build, networks = classification.build_network, []
 
     def kept_network(description):
         networks.append(true_build(description))
@@ -108,7 +108,7 @@ def test_weights_ruined_by_the_last_step_are_not_saved(
         with torch.no_grad():
             networks[0].get_submodule(layer).bias[0] = math.nan
 
-    monkeypatch.setattr(loop, "build_network", kept_network)
+    monkeypatch.setattr(classification, "build_network", kept_network)
     arguments = [*tiny, "--epochs", "3", "--save", tmp_path / "EXP"]
     with act_at_step(2 * STEPS, ruin):
         status = call_script("train", arguments, monkeypatch)

@@ -14,9 +14,9 @@ from model import NetworkCIFAR
 from model_search import Supernet
 from report.run import Run
 from runtime.processes import Processes
-from training.loop import evaluate, new_confusion
+from training.classification import evaluate, new_confusion
 from training.state import EpochSoFar
-from utils import to_device
+from utils import Meter, to_device
 
 SAVED = "runtime/flat_tensors.py FlatTensors.to"
 """Where a checkpoint's tensors come from the device: float32 and int64, so twice each time."""
@@ -69,7 +69,10 @@ def test_a_training_waits_at_an_epochs_end(tmp_path, monkeypatch):
     network = NetworkCIFAR(2, 3, 3, True, RelativeNAS).to(memory_format=torch.channels_last)
     tensors = saved_like_on_the_cpu(only_folder(tmp_path / "runs") / "best.pt", network)
     # With --data_device cpu the images of each step come from pinned memory.
-    of_the_run = {"training/loop.py fit": tensors, "training/loop.py save_confusion": 1}
+    of_the_run = {
+        "training/loop.py fit": tensors,
+        "training/classification.py Classification.keep_best": 1,
+    }
     assert waits == of_the_run | of_an_epoch()
 
 
@@ -155,7 +158,7 @@ def search_and_evaluate(rank, folder):
         result = evaluate(network, batches, processes, torch.float32, confusion)
         assert result["count"] == confusion.sum() == 8
         assert network.stem[1].running_mean.sum() == 0  # the main process's
-        assert EpochSoFar(GPU).state_dict(processes)["sums"].shape == (2, 4)
+        assert EpochSoFar(Meter(GPU)).state_dict(processes)["sums"].shape == (2, 4)
         processes.check_interruption()
         processes.check_interruption()
         processes.close()

@@ -24,7 +24,7 @@ from report.history import read_run
 from report.live import LiveReport
 from report.page import write_report
 from runtime.run_folder import RunFolder
-from training import loop
+from training import classification
 
 SEARCH_SECTIONS = ["best-cell", "curves", "sizes", "pairs", "population", "timings", "settings"]
 
@@ -400,7 +400,7 @@ def test_both_kinds_of_runs_refresh_it_while_they_run(small_set, tmp_path, monke
 
 
 def test_no_confusion_matrix_of_very_many_classes(small_set, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "LARGEST_CONFUSION", 2)
+    monkeypatch.setattr(classification, "LARGEST_CONFUSION", 2)
     arguments = [*small_set, *TRAINING, "--epochs", "1", "--save", tmp_path / "EXP"]
     assert call_script("train", arguments, monkeypatch) == 0
     folder = only_folder(tmp_path)

@@ -12,7 +12,7 @@ from test_training_recipe import random_batches, trainer_of
 from genotypes import RelativeNAS
 from model import NetworkCIFAR
 from runtime.processes import Processes
-from training.loop import evaluate
+from training.classification import evaluate
 
 CPU = torch.device("cpu")
 
@@ -36,7 +36,7 @@ def train_and_evaluate(rank, folder):
     network = new_network()
     trainer = trainer_of(network, training, processes)
     network.stem[1].running_mean.fill_(100 * rank)
-    train = trainer.train_epoch(0.05)
+    train = trainer.train_epoch()
     own_mean = network.stem[1].running_mean.clone()
     confusion = torch.full((5, 5), 3)
     result = evaluate(network, validation, processes, torch.float32, confusion)

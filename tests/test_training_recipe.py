@@ -18,7 +18,8 @@ from genotypes import RelativeNAS
 from model import NetworkCIFAR, NetworkImageNet
 from report.run import Run
 from runtime.processes import Processes
-from training import loop
+from training import classification
+from training.classification import Classification
 from training.loop import Trainer
 from training.state import TrainingState
 from utils import derive_seed
@@ -65,8 +66,9 @@ def trainer_of(network, batches, processes=None, **changes):
     )  # fmt: skip
     label_smoothing = changes.pop("label_smoothing", 0.0)
     vars(args).update(changes)
-    state = TrainingState(args, Run(None, processes or Processes(CPU)), network, {})
-    return Trainer(args, state, data_of_batches(batches), label_smoothing)
+    task = Classification(args, {}, lambda epoch: 0.05, label_smoothing)
+    state = TrainingState(Run(None, processes or Processes(CPU)), network, task)
+    return Trainer(args, state, data_of_batches(batches))
 
 
 def data_of_batches(batches):
@@ -86,7 +88,7 @@ def test_steps_are_those_of_a_plain_training(network_class, size, smoothing, aux
     plain = copy.deepcopy(network)
     batches = random_batches(3, size, 5)
     trainer = trainer_of(network, batches, label_smoothing=smoothing)
-    trainer.train_epoch(0.05)
+    trainer.train_epoch()
 
     optimizer = PlainSGD(plain, clip=1.0, momentum=0.9, decay=0.1)
     for images, labels in batches:
@@ -107,7 +109,7 @@ def test_the_training_loss_reported_is_the_main_heads_over_all_images():
     batches[1] = tuple(part[:2] for part in batches[1])  # the last batch is smaller
     with recorded() as record:
         trainer = trainer_of(network, batches, label_smoothing=0.1)
-        result = trainer.train_epoch(0.05)
+        result = trainer.train_epoch()
     losses = [
         smoothed_loss(forward.logits, labels, 0.1).item()
         for forward, (_, labels) in zip(record.forwards, batches, strict=True)
@@ -122,7 +124,7 @@ def in_float64(batches):
 
 def test_training_is_that_of_a_plain_loop_over_the_same_batches(small_set, monkeypatch):
     batches = []
-    true_network, true_batches = loop.build_network, image_batches.training_batches
+    true_network, true_batches = classification.build_network, image_batches.training_batches
     true_evaluation_batches = image_batches.evaluation_batches
 
     def kept_batches(*arguments):
@@ -130,7 +132,9 @@ def test_training_is_that_of_a_plain_loop_over_the_same_batches(small_set, monke
         return batches[-1]
 
     # In float64, for a few steps are enough to make much of another rounding.
-    monkeypatch.setattr(loop, "build_network", lambda *given: true_network(*given).double())
+    monkeypatch.setattr(
+        classification, "build_network", lambda *given: true_network(*given).double()
+    )
     monkeypatch.setattr(image_batches, "training_batches", kept_batches)
     monkeypatch.setattr(
         image_batches,
@@ -214,7 +218,7 @@ def drop_path_seeds(rank, seed=0, epochs=(0, 1)):
     with recorded() as record:
         for epoch in epochs:
             trainer.state.epoch, trainer.state.so_far.step = epoch, 0
-            trainer.train_epoch(0.1)
+            trainer.train_epoch()
     return [forward.seed for forward in record.forwards]
 
 
@@ -231,7 +235,7 @@ def test_an_epoch_taken_up_again_draws_the_numbers_of_its_place():
     trainer = trainer_of(network, batches)
     trainer.state.so_far.step = 1
     with recorded() as record:
-        trainer.train_epoch(0.1)
+        trainer.train_epoch()
     assert [forward.seed for forward in record.forwards] == drop_path_seeds(rank=0)[1:2]
 
 
@@ -257,6 +261,8 @@ def data_of(rank, size, small_set, monkeypatch, *flags):
     """The batches of one of several processes; images of 4 pixels are not cropped."""
     processes = Processes(CPU)
     processes.rank, processes.size = rank, size
+    # Each of them measures the images for itself.
+    monkeypatch.setattr(Run, "read", lambda run, name, reader: reader(None))
     passed = []
     monkeypatch.setattr(train, "fit", lambda *arguments, **_: passed.append(arguments[3]))
     args = train.parse_arguments([*small_set, "--image_size", "4", *flags])
@@ -351,14 +357,9 @@ def test_imagenet_epochs_and_processes_differ(small_imagenet, monkeypatch):
 
 
 def published(script, monkeypatch, *flags):
-    """What a script without flags would train with: the arguments of `fit`, by name."""
+    """What a script without flags would train for: the task of `fit`, and its arguments."""
     passed = []
-    names = ("args", "run", "description", "data", "learning_rate", "smoothing")
-
-    def no_training(*arguments, class_names=()):
-        passed.append(dict(zip(names, arguments, strict=False)))
-
-    monkeypatch.setattr(script, "fit", no_training)
+    monkeypatch.setattr(script, "fit", lambda args, run, task, data: passed.append(task))
     script.train(script.parse_arguments([*map(str, flags)]), Run(None, Processes(CPU)))
     return passed[0]
 
@@ -373,14 +374,13 @@ def imagenet_without_flags(small_imagenet, monkeypatch):
     return published(train_imagenet, monkeypatch, *small_imagenet[-2:])
 
 
-def optimizer_numbers(arguments):
-    """What a step of a training with these arguments takes from the optimizer."""
+def optimizer_numbers(task):
+    """What a step of a training for this task takes from the optimizer."""
     network = NetworkCIFAR(2, 3, 3, True, RelativeNAS)
     data = data_of_batches([(torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 2, 0]))])
-    state = TrainingState(arguments["args"], arguments["run"], network, {})
-    trainer = Trainer(arguments["args"], state, data, arguments.get("smoothing", 0.0))
+    trainer = Trainer(task.args, TrainingState(Run(None, Processes(CPU)), network, task), data)
     with recorded() as record:
-        trainer.train_epoch(arguments["learning_rate"](0))
+        trainer.train_epoch()
     (step,) = record.steps
     assert len(step.group["params"]) == len(list(network.parameters()))
     group = step.group
@@ -389,29 +389,28 @@ def optimizer_numbers(arguments):
 
 
 def test_the_published_cifar_recipe(cifar_without_flags):
-    args = cifar_without_flags["args"]
+    args, rate = cifar_without_flags.args, cifar_without_flags.learning_rate
     assert optimizer_numbers(cifar_without_flags) == (0.025, 0.9, 3e-4)
-    rate = cifar_without_flags["learning_rate"]
-    assert rate(300) == pytest.approx(0.0125)
-    assert 0 < rate(599) < 1e-6
+    assert rate(300, 1) == rate(300, 9) == pytest.approx(0.0125)
+    assert 0 < rate(599, 1) < 1e-6
     assert (args.epochs, args.batch_size) == (600, 128)
     assert (args.auxiliary_weight, args.grad_clip, args.drop_path_prob) == (0.4, 5.0, 0.3)
-    assert "smoothing" not in cifar_without_flags
-    description = cifar_without_flags["description"]
+    assert cifar_without_flags.label_smoothing == 0.0
+    description = cifar_without_flags.description
     assert (description["network"], description["auxiliary"]) == ("cifar", True)
     assert (description["init_channels"], description["layers"]) == (36, 20)
     assert description["genotype"] == RelativeNAS._asdict()
 
 
 def test_the_published_imagenet_recipe(imagenet_without_flags):
-    args = imagenet_without_flags["args"]
+    args = imagenet_without_flags.args
     assert optimizer_numbers(imagenet_without_flags) == (0.1, 0.9, 3e-5)
-    rate = imagenet_without_flags["learning_rate"]
-    assert [rate(4), rate(5), rate(249)] == pytest.approx([0.5, 0.5 * 240 / 245, 0.5 / (245 * 5)])
+    rates = [imagenet_without_flags.learning_rate(epoch, 1) for epoch in (4, 5, 249)]
+    assert rates == pytest.approx([0.5, 0.5 * 240 / 245, 0.5 / (245 * 5)])
     assert (args.epochs, args.batch_size) == (250, 1024)
     assert (args.auxiliary_weight, args.grad_clip, args.drop_path_prob) == (0.4, 5.0, 0.0)
-    assert imagenet_without_flags["smoothing"] == 0.1
-    description = imagenet_without_flags["description"]
+    assert imagenet_without_flags.label_smoothing == 0.1
+    description = imagenet_without_flags.description
     assert (description["network"], description["auxiliary"]) == ("imagenet", True)
     assert (description["init_channels"], description["layers"]) == (46, 14)
     assert description["genotype"] == RelativeNAS._asdict()

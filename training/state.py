@@ -1,7 +1,6 @@
 """How far a training got: saved after each epoch, or where one is interrupted, and restored."""
 
 import math
-from argparse import Namespace
 from pathlib import Path
 
 import torch
@@ -12,7 +11,8 @@ from runtime.checkpoint import check_weights, load_newest_checkpoint, published_
 from runtime.errors import UserError
 from runtime.processes import Processes
 from runtime.untrusted import is_number, is_whole_number
-from utils import Meter, all_finite
+from training.task import Sums, Task
+from utils import all_finite
 
 LAST_CHECKPOINT = "last.pt"
 BEST_CHECKPOINT = "best.pt"
@@ -23,22 +23,21 @@ class EpochSoFar:
 
     Attributes:
         step: number of training steps.
-        meter: of those steps, in this process.
+        sums: of those steps, in this process.
         seconds: how long they took, before the run was interrupted.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, sums: Sums) -> None:
         self.step = 0
-        self.meter = Meter(device)
+        self.sums = sums
         self.seconds = 0.0
 
     def state_dict(self, processes: Processes) -> dict:
         """Everything needed to go on; all processes call it together."""
-        sums = torch.stack(processes.gather(self.meter.sums.cpu()))
+        sums = torch.stack(processes.gather(self.sums.sums.cpu()))
         return {"step": self.step, "sums": sums, "seconds": self.seconds}
 
-    @staticmethod
-    def is_state(state: object, steps: int) -> bool:
+    def is_state(self, state: object, steps: int) -> bool:
         """Whether `state_dict` can have returned `state` in an epoch of `steps` steps.
 
         One more is possible where other processes shared the images out.
@@ -52,10 +51,10 @@ class EpochSoFar:
             and isinstance(sums, Tensor)
             and sums.dtype == torch.float64
             and sums.dim() == 2
-            and sums.shape[1] == 4
+            and sums.shape[1:] == self.sums.sums.shape
             and len(sums) > 0
             and all_finite([sums])
-            and (state["step"] == 0 or sums[:, 3].sum().item() > 0)
+            and (state["step"] == 0 or sums[:, -1].sum().item() > 0)
         )
 
     def load_state_dict(self, state: dict, processes: Processes) -> None:
@@ -63,9 +62,9 @@ class EpochSoFar:
         self.step, sums, self.seconds = state["step"], state["sums"], state["seconds"]
         # What counts is the total: in another number of processes the main one takes all of it.
         if len(sums) == processes.size:
-            self.meter.sums.copy_(sums[processes.rank])
+            self.sums.sums.copy_(sums[processes.rank])
         elif processes.is_main:
-            self.meter.sums.copy_(sums.sum(dim=0))
+            self.sums.sums.copy_(sums.sum(dim=0))
 
 
 class TrainingState:
@@ -74,29 +73,26 @@ class TrainingState:
     `last.pt` has all that resuming needs, `best.pt` the same less the optimizer, for testing.
 
     Args:
-        args: the training script's.
         run: where they are written.
         network: on this process's device.
-        description: of the network, by `describe_network`, and what a test script needs beside.
+        task: what it is trained for.
 
     Attributes:
-        optimizer: SGD.
+        optimizer: the task's.
         epoch: number of epochs done.
         so_far: what is done of the epoch that is not finished.
-        best_top1: the best validation accuracy so far, in percent.
+        best: the best so far of the number that the task judges checkpoints by.
         last_good: which checkpoint the user can go back to, in words.
     """
 
-    def __init__(self, args: Namespace, run: Run, network: nn.Module, description: dict) -> None:
+    def __init__(self, run: Run, network: nn.Module, task: Task) -> None:
         self.run = run
         self.network = network
-        self.description = description
-        self.optimizer = torch.optim.SGD(
-            network.parameters(), args.learning_rate, args.momentum, weight_decay=args.weight_decay
-        )
+        self.task = task
+        self.optimizer = task.optimizer(network)
         self.epoch = 0
-        self.so_far = EpochSoFar(run.processes.device)
-        self.best_top1 = -math.inf
+        self.so_far = self._new_epoch()
+        self.best = -math.inf
         self.last_good = "there is no good checkpoint yet"
 
     def resume(self, epochs: int, steps: int) -> None:
@@ -109,13 +105,11 @@ class TrainingState:
         Raises:
             UserError: the checkpoint or the history is damaged, or not one of this training.
         """
-        state = self.run.read(
-            LAST_CHECKPOINT, lambda path: load_last(path, self.network, epochs, steps)
-        )
+        state = self.run.read(LAST_CHECKPOINT, lambda path: self._load_last(path, epochs, steps))
         if state:
-            self.network.load_state_dict(state["state_dict"])  # `load_last` has compared the names
+            self.network.load_state_dict(state["state_dict"])  # `_load_last` has compared the names
             _restore_momentum(self.optimizer, state["momentum"])
-            self.epoch, self.best_top1 = state["epoch"], state["best_top1"]
+            self.epoch, self.best = state["epoch"], state["best"]
             if state["epoch_so_far"]:
                 self.so_far.load_state_dict(state["epoch_so_far"], self.run.processes)
             self._say_last_good(
@@ -134,80 +128,93 @@ class TrainingState:
         content = {**self._content(), "epoch_so_far": so_far}
         self.run.save(LAST_CHECKPOINT, content, keep_previous=True)
 
-    def finish_epoch(self, top1: float) -> bool:
-        """Count an epoch that ended with the validation accuracy `top1`; whether it is the best."""
+    def finish_epoch(self, value: float) -> bool:
+        """Count an epoch that is judged by `value`; whether it is the best so far."""
         self.epoch += 1
-        self.so_far = EpochSoFar(self.run.processes.device)
-        is_best = top1 > self.best_top1
-        self.best_top1 = max(self.best_top1, top1)
+        self.so_far = self._new_epoch()
+        is_best = value > self.best
+        self.best = max(self.best, value)
         self._say_last_good(f"of epoch {self.epoch}")
         return is_best
 
-    def save_best(self, top1: float) -> None:
-        """Save the network as the best one so far."""
-        resuming_needs = ("optimizer", "best_top1")
+    def save_best(self, value: float) -> None:
+        """Save the network as the best one so far, judged by `value`."""
+        resuming_needs = ("optimizer", f"best_{self.task.best_by}")
         content = {k: v for k, v in self._content().items() if k not in resuming_needs}
-        self.run.save(BEST_CHECKPOINT, {**content, "top1": top1})
+        self.run.save(BEST_CHECKPOINT, {**content, self.task.best_by: value})
 
-    def save_last(self, top1: float) -> None:
-        """Save all that the next epoch needs."""
-        self.run.save(LAST_CHECKPOINT, {**self._content(), "top1": top1}, keep_previous=True)
+    def save_last(self, value: float) -> None:
+        """Save all that the next epoch needs, judged by `value`."""
+        content = {**self._content(), self.task.best_by: value}
+        self.run.save(LAST_CHECKPOINT, content, keep_previous=True)
+
+    def _new_epoch(self) -> EpochSoFar:
+        return EpochSoFar(self.task.new_sums(self.run.processes.device))
 
     def _content(self) -> dict:
         return {
-            **self.description,
+            **self.task.description,
             "state_dict": self.network.state_dict(),
             "epoch": self.epoch,
             "optimizer": self.optimizer.state_dict(),
-            "best_top1": self.best_top1,
+            f"best_{self.task.best_by}": self.best,
         }
 
     def _say_last_good(self, which: str) -> None:
         path = self.run.path(LAST_CHECKPOINT) or LAST_CHECKPOINT
         self.last_good = f"the last good checkpoint is {path}, {which}"
 
+    def _load_last(self, path: Path, epochs: int, steps: int) -> dict | None:
+        """What the newest checkpoint has for resuming; None if there is none yet.
 
-def load_last(path: Path, network: nn.Module, epochs: int, steps: int) -> dict | None:
-    """What the newest checkpoint has for resuming; None if there is none yet.
+        Raises:
+            UserError: it cannot be read, or is not one of this training.
+        """
+        content = load_newest_checkpoint(path)
+        if content is None:
+            return None
+        state = published_state_dict(content, path)
+        check_weights(self.network.state_dict(), state, path)
+        parameters = enumerate(self.network.parameters())
+        momentum = _momentum(content, {number: tensor.shape for number, tensor in parameters})
+        name = f"best_{self.task.best_by}"
+        epoch, best = content.get("epoch"), content.get(name)
+        so_far = content.get("epoch_so_far")
+        # One with a part of an epoch was stopped inside the epoch after `epoch`.
+        fits = so_far is None or self.so_far.is_state(so_far, steps)
+        has_best = is_number(best) or (epoch == 0 and best == -math.inf)
+        has_epoch = is_whole_number(epoch, 1 if so_far is None else 0, epochs)
+        if momentum is None or not (fits and has_best and has_epoch):
+            raise UserError(
+                f"checkpoint {path}: not what this training can go on from (optimizer, epoch, "
+                f"{name} or epoch_so_far in it is wrong); train anew"
+            )
+        return {
+            "state_dict": state,
+            "momentum": momentum,
+            "epoch": epoch,
+            "best": best,
+            "epoch_so_far": so_far,
+        }
 
-    Raises:
-        UserError: it cannot be read, or is not one of this training.
+
+def _momentum(content: dict, shapes: dict[int, torch.Size]) -> dict[int, Tensor | None] | None:
+    """SGD's buffers in a checkpoint, by the numbers of the parameters; None if there are no such.
+
+    Args:
+        shapes: of the parameters, by number.
     """
-    content = load_newest_checkpoint(path)
-    if content is None:
-        return None
-    state = published_state_dict(content, path)
-    check_weights(network.state_dict(), state, path)
-    shapes = {number: parameter.shape for number, parameter in enumerate(network.parameters())}
     try:
         kept = content["optimizer"]["state"].items()
         momentum = {number: entry["momentum_buffer"] for number, entry in kept}
     except (AttributeError, IndexError, KeyError, TypeError):
-        momentum = None
-    fits = momentum is not None and all(
+        return None
+    fit = all(
         number in shapes
         and (buffer is None or (isinstance(buffer, Tensor) and buffer.shape == shapes[number]))
         for number, buffer in momentum.items()
     )
-    epoch, best_top1 = content.get("epoch"), content.get("best_top1")
-    so_far = content.get("epoch_so_far")
-    first = 1
-    if so_far is not None:  # stopped inside the epoch after `epoch`
-        first = 0
-        fits = fits and EpochSoFar.is_state(so_far, steps)
-    has_best = is_number(best_top1) or (epoch == 0 and best_top1 == -math.inf)
-    if not (fits and has_best and is_whole_number(epoch, first, epochs)):
-        raise UserError(
-            f"checkpoint {path}: not what this training can go on from (optimizer, epoch, "
-            "best_top1 or epoch_so_far in it is wrong); train anew"
-        )
-    return {
-        "state_dict": state,
-        "momentum": momentum,
-        "epoch": epoch,
-        "best_top1": best_top1,
-        "epoch_so_far": so_far,
-    }
+    return momentum if fit else None
 
 
 def _restore_momentum(optimizer: torch.optim.Optimizer, momentum: dict) -> None:
