@@ -104,10 +104,14 @@ def parameter_count(network: nn.Module) -> int:
     )
 
 
-def multiply_adds(network: nn.Module, image_size: int) -> int:
-    """Multiply-adds of the convolutions and the classifier for one image in eval mode."""
-    device = next(network.parameters()).device
-    image = torch.zeros(1, 3, image_size, image_size, device=device)
+def multiply_adds(network: nn.Module, image_size: int, channels: int = 3) -> int:
+    """Multiply-adds of the convolutions and the classifier for one image in eval mode.
+
+    Args:
+        channels: of the image, or of the feature map that a part of a network reads.
+    """
+    device = next((parameter.device for parameter in network.parameters()), None)
+    image = torch.zeros(1, channels, image_size, image_size, device=device)
     training = network.training
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network.eval()(image)
