@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from dataset.pixel_statistics import statistics_from_dict
 from genotypes import Genotype, RelativeNAS, genotype_from_dict
 from model import Backbone, NetworkImageNet
 from report.sizes import TARGETS
@@ -94,6 +95,8 @@ def check_keypoint_description(description: Mapping) -> None:
         if not is_whole_number(description.get(name), smallest, largest):
             raise ValueError(f"field {name!r} must be a whole number from {smallest} to {largest}")
     genotype_from_dict(description.get("genotype"))
+    if "mean" in description:
+        statistics_from_dict(description)
 
 
 def build_keypoint_network(description: Mapping) -> KeypointNetwork:
@@ -106,6 +109,25 @@ def build_keypoint_network(description: Mapping) -> KeypointNetwork:
         genotype_from_dict(description["genotype"]),
     )
     return KeypointNetwork(backbone, description["joints"])
+
+
+def new_keypoint_network(
+    genotype: Genotype | None = None,
+    init_channels: int | None = None,
+    layers: int | None = None,
+    joints: int = JOINTS,
+) -> KeypointNetwork:
+    """A network with new weights: the published one, as far as nothing else is given.
+
+    Raises:
+        UserError: it cannot be built; names what is wrong.
+    """
+    description = _published_description(joints) | _given(genotype, init_channels, layers)
+    try:
+        check_keypoint_description(description)
+    except ValueError as error:
+        raise UserError(f"network for keypoints: {error}") from None
+    return build_keypoint_network(description)
 
 
 def load_keypoint_network(
@@ -130,16 +152,10 @@ def load_keypoint_network(
             f"checkpoint {path}: holds no network for keypoints (no heatmaps.weight in it); give "
             "one of transfer/train_keypoints.py, or of the original's repository"
         )
-    published = TARGETS["imagenet"]
-    description = describe_keypoint_network(
-        RelativeNAS, published.channels, published.layers, output.shape[0]
-    )
-    description |= {name: checkpoint[name] for name in description if name in checkpoint}
-    if genotype is not None:
-        description["genotype"] = genotype._asdict()
-    for name, value in (("init_channels", init_channels), ("layers", layers)):
-        if value is not None:
-            description[name] = value
+    description = _published_description(output.shape[0])
+    own = (*description, "mean", "std")
+    description |= {name: checkpoint[name] for name in own if name in checkpoint}
+    description |= _given(genotype, init_channels, layers)
     try:
         check_keypoint_description(description)
     except ValueError as error:
@@ -150,6 +166,18 @@ def load_keypoint_network(
     check_weights(network.state_dict(), state, path)
     network.to_empty(device="cpu").load_state_dict(state)
     return network.eval(), description
+
+
+def _published_description(joints: int) -> dict:
+    published = TARGETS["imagenet"]
+    return describe_keypoint_network(RelativeNAS, published.channels, published.layers, joints)
+
+
+def _given(genotype: Genotype | None, init_channels: int | None, layers: int | None) -> dict:
+    """The fields of a description that somebody asked for."""
+    genotype_fields = genotype and genotype._asdict()
+    fields = {"genotype": genotype_fields, "init_channels": init_channels, "layers": layers}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def rename_original(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
