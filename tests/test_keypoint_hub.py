@@ -54,7 +54,7 @@ def network_and_result(tmp_path_factory):
     (folder / "program.py").write_text(PROGRAM)
     (folder / "transfer.py").write_text("mine = True\n")
     torch.manual_seed(0)
-    description = describe_keypoint_network(DARTS_V2, 2, 3, 5)
+    description = describe_keypoint_network(DARTS_V2, 2, 3, 5, 8)
     network = build_keypoint_network(description).eval()
     content = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "state_dict": network.state_dict()}
     torch.save(description | content, folder / "own.pt")

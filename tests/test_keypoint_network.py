@@ -96,7 +96,7 @@ def test_outputs_are_the_originals(index):
 
 
 def tiny_description(joints=5):
-    return describe_keypoint_network(DARTS_V2, 2, 3, joints)
+    return describe_keypoint_network(DARTS_V2, 2, 3, joints, 8)
 
 
 @pytest.mark.parametrize("size", [(64, 96), (60, 70)])
@@ -154,6 +154,7 @@ def test_a_checkpoint_is_loaded_in_either_form(tmp_path):
         ({"joints": "many"}, "'joints' must be"),
         ({"joints": 6}, "another architecture"),
         ({"init_channels": 4}, "another architecture"),
+        ({"upsampled_channels": 16}, "another architecture"),
         ({"task": "detection"}, "'task' must be 'keypoints'"),
         ({"genotype": {}}, "does not describe"),
         ({"state_dict": {}}, "holds no network for keypoints"),

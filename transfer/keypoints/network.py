@@ -25,8 +25,14 @@ HEATMAP_STRIDE = 4
 """Pixels of an image in one of its heatmaps, on each side."""
 
 UPSAMPLED_CHANNELS = 256
+"""Outputs of the published network's transposed convolutions."""
 
-SIZES = {"init_channels": (2, 1 << 16), "layers": (2, 1000), "joints": (1, 1 << 10)}
+SIZES = {
+    "init_channels": (2, 1 << 16),
+    "layers": (2, 1000),
+    "joints": (1, 1 << 10),
+    "upsampled_channels": (1, 1 << 16),
+}
 """What a network may have at least and at most; with fewer cells there is no map at stride 32."""
 
 NAMES_OF_ORIGINAL = {
@@ -46,23 +52,30 @@ class KeypointNetwork(nn.Module):
     Args:
         network: its stem and cells are copied (see `Backbone`).
         joints: number of heatmaps.
+        upsampled_channels: outputs of the transposed convolutions. In small networks these are most
+            of the work.
 
     Raises:
         ValueError: the network has no map at stride 32.
     """
 
-    def __init__(self, network: NetworkImageNet, joints: int = JOINTS) -> None:
+    def __init__(
+        self,
+        network: NetworkImageNet,
+        joints: int = JOINTS,
+        upsampled_channels: int = UPSAMPLED_CHANNELS,
+    ) -> None:
         super().__init__()
         self.backbone = Backbone(network, {32: "coarsest"})
         (channels,) = self.backbone.out_channels
         steps: list[nn.Module] = []
         for _ in range(3):
             steps += [
-                nn.ConvTranspose2d(channels, UPSAMPLED_CHANNELS, 4, 2, padding=1, bias=False),
-                nn.BatchNorm2d(UPSAMPLED_CHANNELS),
+                nn.ConvTranspose2d(channels, upsampled_channels, 4, 2, padding=1, bias=False),
+                nn.BatchNorm2d(upsampled_channels),
                 nn.ReLU(inplace=True),
             ]
-            channels = UPSAMPLED_CHANNELS
+            channels = upsampled_channels
         self.upsampling = nn.Sequential(*steps)
         self.heatmaps = nn.Conv2d(channels, joints, 1)
 
@@ -71,7 +84,11 @@ class KeypointNetwork(nn.Module):
 
 
 def describe_keypoint_network(
-    genotype: Genotype, init_channels: int, layers: int, joints: int = JOINTS
+    genotype: Genotype,
+    init_channels: int,
+    layers: int,
+    joints: int = JOINTS,
+    upsampled_channels: int = UPSAMPLED_CHANNELS,
 ) -> dict:
     """All that `build_keypoint_network` needs, as plain data for a checkpoint."""
     return {
@@ -80,6 +97,7 @@ def describe_keypoint_network(
         "init_channels": init_channels,
         "layers": layers,
         "joints": joints,
+        "upsampled_channels": upsampled_channels,
     }
 
 
@@ -108,7 +126,7 @@ def build_keypoint_network(description: Mapping) -> KeypointNetwork:
         False,
         genotype_from_dict(description["genotype"]),
     )
-    return KeypointNetwork(backbone, description["joints"])
+    return KeypointNetwork(backbone, description["joints"], description["upsampled_channels"])
 
 
 def new_keypoint_network(
@@ -152,7 +170,7 @@ def load_keypoint_network(
             f"checkpoint {path}: holds no network for keypoints (no heatmaps.weight in it); give "
             "one of transfer/train_keypoints.py, or of the original's repository"
         )
-    description = _published_description(output.shape[0])
+    description = _published_description(*output.shape[:2])
     own = (*description, "mean", "std")
     description |= {name: checkpoint[name] for name in own if name in checkpoint}
     description |= _given(genotype, init_channels, layers)
@@ -168,9 +186,11 @@ def load_keypoint_network(
     return network.eval(), description
 
 
-def _published_description(joints: int) -> dict:
+def _published_description(joints: int, upsampled_channels: int = UPSAMPLED_CHANNELS) -> dict:
     published = TARGETS["imagenet"]
-    return describe_keypoint_network(RelativeNAS, published.channels, published.layers, joints)
+    return describe_keypoint_network(
+        RelativeNAS, published.channels, published.layers, joints, upsampled_channels
+    )
 
 
 def _given(genotype: Genotype | None, init_channels: int | None, layers: int | None) -> dict:
