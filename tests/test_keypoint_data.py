@@ -16,6 +16,7 @@ from transfer.keypoints.data import (
     Crop,
     CropBatches,
     Loading,
+    PeopleBatches,
     augment,
     cut_out,
     evaluation_batches,
@@ -91,36 +92,54 @@ def test_augmentation_stays_within_its_bounds():
     assert all((crop.centre == crops[0].centre).all() for crop in changed)
 
 
+def flat(batch):
+    images, people = batch
+    return [images, *people]
+
+
 def stacked(batches):
-    return [torch.cat(tensors) for tensors in zip(*batches, strict=True)]
+    return [torch.cat(tensors) for tensors in zip(*map(flat, batches), strict=True)]
 
 
 def test_training_batches_are_the_same_whoever_makes_them():
     _, people = made_people(7, 0)
     whole = list(training_batches(people, loading(), seed=3))
     assert len(whole) == len(people) // 4 + (len(people) % 4 >= 2)
-    images, heatmaps, weights = whole[0]
+    images, cropped = whole[0]
     assert images.shape == (4, 3, 128, 96) and images.dtype == torch.float32
-    assert heatmaps.shape == (4, 17, 32, 24) and weights.shape == (4, 17)
+    assert cropped.joints.shape == (4, 17, 2) and cropped.joints.dtype == torch.float32
+    indices = stacked(whole)[-1].tolist()
+    assert len(set(indices)) == len(indices) > len(people) - 2
     by_workers = stacked(training_batches(people, loading(workers=2), seed=3))
     for tensor, expected in zip(by_workers, stacked(whole), strict=True):
         assert torch.equal(tensor, expected)
     later = next(training_batches(people, loading(), seed=3, first_step=1))
-    assert all(map(torch.equal, later, whole[1]))
+    assert all(map(torch.equal, flat(later), flat(whole[1])))
     for rank in (0, 1):
         part = next(training_batches(people, loading(rank=rank, processes=2), seed=3))
-        for tensor, expected in zip(part, whole[0], strict=True):
+        for tensor, expected in zip(flat(part), flat(whole[0]), strict=True):
             assert torch.equal(tensor, expected[rank::2])
     other = next(training_batches(people, loading(), seed=4))
     assert not torch.equal(other[0], images)
 
 
+def test_batches_are_what_the_training_loop_asks_for():
+    (_, train), (_, validation) = made_people(5, 0), made_people(2, 1)
+    batches = PeopleBatches(train, validation, loading())
+    assert batches.steps == len(list(batches.training_batches(0)))
+    images, cropped = next(batches.training_batches(0, 1))
+    expected = next(training_batches(train, loading(), 0, 1))
+    assert torch.equal(images, expected[0]) and torch.equal(cropped.joints, expected[1].joints)
+    validated = stacked(batches.validation_batches())[-1].tolist()
+    assert validated == list(range(len(validation)))
+
+
 def test_everybody_is_evaluated_once_over_all_processes():
     _, people = made_people(5, 0)
     parts = [
-        batch.indices.tolist()
+        cropped.indices.tolist()
         for rank in (0, 1)
-        for batch in evaluation_batches(people, loading(rank=rank, processes=2))
+        for _, cropped in evaluation_batches(people, loading(rank=rank, processes=2))
     ]
     assert sorted(index for part in parts for index in part) == list(range(len(people)))
     assert max(map(len, parts)) == 2
@@ -142,8 +161,8 @@ def test_left_and_right_change_places_in_mirrored_crops():
 
 def test_blue_comes_first_as_in_the_published_training():
     _, people = made_people(2, 0)
-    rgb = next(evaluation_batches(people, loading())).images
-    bgr = next(evaluation_batches(people, loading(bgr=True))).images
+    rgb, _ = next(evaluation_batches(people, loading()))
+    bgr, _ = next(evaluation_batches(people, loading(bgr=True)))
     mean, std = (tensor.view(3, 1, 1) for tensor in STATISTICS.tensors(CPU))
     swapped = ((rgb * std + mean).flip(1) - mean) / std
     torch.testing.assert_close(bgr, swapped, rtol=0, atol=1e-5)
@@ -164,7 +183,7 @@ def test_files_give_the_batches_of_the_pixels_in_them(tmp_path):
         evaluation_batches(in_memory, loading()),
         strict=True,
     ):
-        assert all(map(torch.equal, first, second))
+        assert all(map(torch.equal, flat(first), flat(second)))
 
 
 def shrink(path):
@@ -238,22 +257,22 @@ def test_a_network_learns_figures():
     optimizer = torch.optim.Adam(network.parameters(), 5e-3)
     _, people = made_people(3, 0)
     small = Loading((64, 96), STATISTICS, Batching(8, CPU), 0)
-    batch = next(evaluation_batches(people, small))
-    targets, weights = heatmap_targets(batch.joints, batch.visible, small.heatmap_size)
-    for _ in range(40):
-        loss = heatmap_loss(network(batch.images), targets, weights)
+    images, cropped = next(evaluation_batches(people, small))
+    targets, weights = heatmap_targets(cropped.joints, cropped.visible, (16, 24))
+    for _ in range(30):
+        loss = heatmap_loss(network(images), targets, weights)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert loss < 0.8 * heatmap_loss(torch.zeros_like(targets), targets, weights)
+    assert loss < 0.9 * heatmap_loss(torch.zeros_like(targets), targets, weights)
 
 
 def test_targets_of_a_batch_are_where_its_joints_are():
     _, people = made_people(2, 0)
-    batch = next(evaluation_batches(people, loading()))
-    targets, weights = heatmap_targets(batch.joints, batch.visible, loading().heatmap_size)
+    _, cropped = next(evaluation_batches(people, loading()))
+    targets, weights = heatmap_targets(cropped.joints, cropped.visible, (24, 32))
     assert (weights == 1).all()
     rows, columns = torch.meshgrid(torch.arange(32.0), torch.arange(24.0), indexing="ij")
     for axis, places in enumerate((columns, rows)):
         means = (targets * places).sum((2, 3)) / targets.sum((2, 3))
-        assert (means - batch.joints[..., axis] / 4).abs().max() < 1
+        assert (means - cropped.joints[..., axis] / 4).abs().max() < 1

@@ -12,6 +12,7 @@ from torch import nn
 from transfer.keypoints.targets import (
     JOINT_NAMES,
     MIRRORED,
+    JointSums,
     average_with_mirrored,
     boxes_to_crops,
     count_found,
@@ -173,3 +174,16 @@ def test_joints_found_are_counted_as_in_the_original():
     expected = REFERENCE["accuracy"]
     assert counted.sum() == expected["joints"]
     assert (found[counted] / known[counted]).mean().item() == pytest.approx(expected["average"])
+
+
+def test_sums_are_those_of_all_joints():
+    targets = torch.zeros(2, 2, 64, 48)
+    targets[:, :, 20, 30] = 1
+    targets[1, 1] = 0  # not known
+    heatmaps = targets.roll(4, dims=2) / 2  # 4 of 64 rows: too far off
+    heatmaps[0, 0] = targets[0, 0].roll(3, dims=0) / 2
+    sums = JointSums(torch.device("cpu"))
+    sums.update(torch.tensor(0.5), heatmaps, targets)
+    sums.update(torch.tensor(0.2), targets[:1], targets[:1])
+    expected = {"loss": (2 * 0.5 + 0.2) / 3, "found": 100 * (1 + 2) / (3 + 2), "count": 3}
+    assert sums.result() == pytest.approx(expected)

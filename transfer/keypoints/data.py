@@ -25,15 +25,7 @@ from dataset.workers import watched_loader
 from runtime.errors import UserError
 from transfer.keypoints.annotations import People
 from transfer.keypoints.evaluation import FoundPeople
-from transfer.keypoints.network import HEATMAP_STRIDE
-from transfer.keypoints.targets import (
-    MIRRORED,
-    boxes_to_crops,
-    crop_map,
-    heatmap_targets,
-    inverse_map,
-    map_places,
-)
+from transfer.keypoints.targets import MIRRORED, boxes_to_crops, crop_map, inverse_map, map_places
 from utils import derive_seed
 
 SIDES_OF = 32
@@ -88,12 +80,6 @@ class Loading:
                 f"must be multiples of {SIDES_OF}, such as 192×256"
             )
 
-    @property
-    def heatmap_size(self) -> tuple[int, int]:
-        """Width and height."""
-        width, height = self.image_size
-        return width // HEATMAP_STRIDE, height // HEATMAP_STRIDE
-
 
 class Crop(NamedTuple):
     """What to cut out of an image: a centre and a size, float64 (2,), and what is done to it.
@@ -110,17 +96,15 @@ class Crop(NamedTuple):
 
 
 class CroppedPeople(NamedTuple):
-    """A batch to evaluate on, on the device.
+    """What is known of the people in a batch of images, on the device.
 
     Attributes:
-        images: float32 (n, 3, H, W), normalised, channels last in memory.
         joints: places in these images, float32 (n, 17, 2).
         visible: whether a joint is labelled, bool (n, 17); for detected boxes none is.
         centres, sizes: of the crops, float64 (n, 2), as `decode_heatmaps` needs them.
         indices: of the people, int64 (n,).
     """
 
-    images: Tensor
     joints: Tensor
     visible: Tensor
     centres: Tensor
@@ -128,9 +112,30 @@ class CroppedPeople(NamedTuple):
     indices: Tensor
 
 
+@dataclass(frozen=True)
+class PeopleBatches:
+    """People to train on and people to validate on, in batches (see `dataset.batching.Batches`)."""
+
+    train_people: People
+    validation_people: People
+    loading: Loading
+
+    @property
+    def steps(self) -> int:
+        return self.loading.batching.steps(len(self.train_people))
+
+    def training_batches(
+        self, seed: int, first_step: int = 0
+    ) -> Iterator[tuple[Tensor, CroppedPeople]]:
+        return training_batches(self.train_people, self.loading, seed, first_step)
+
+    def validation_batches(self) -> Iterator[tuple[Tensor, CroppedPeople]]:
+        return evaluation_batches(self.validation_people, self.loading)
+
+
 def training_batches(
     people: People, loading: Loading, seed: int, first_step: int = 0
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+) -> Iterator[tuple[Tensor, CroppedPeople]]:
     """This process's part of one pass in random order, augmented.
 
     Args:
@@ -138,8 +143,8 @@ def training_batches(
         first_step: number of batches to leave out at the start.
 
     Yields:
-        Images, float32 (n, 3, H, W), channels last in memory, and the heatmaps and weights of
-        `heatmap_targets` for them, on the device.
+        Images, float32 (n, 3, H, W), normalised, channels last in memory, and who is in them, on
+        the device.
 
     Raises:
         UserError: an image cannot be read or is not of the size that its annotations say; names
@@ -151,20 +156,18 @@ def training_batches(
         order[step * size : (step + 1) * size]
         for step in range(loading.batching.steps(len(people)))
     ]
-    for images, joints, visible, *_ in _load(people, loading, batches, seed, first_step):
-        yield images, *heatmap_targets(joints, visible, loading.heatmap_size)
+    return _load(people, loading, batches, seed, first_step)
 
 
-def evaluation_batches(people: People, loading: Loading) -> Iterator[CroppedPeople]:
+def evaluation_batches(people: People, loading: Loading) -> Iterator[tuple[Tensor, CroppedPeople]]:
     """This process's part of one pass in order; each person once over all processes.
 
-    Raises as `training_batches`.
+    Yields and raises as `training_batches`.
     """
     own = np.arange(len(people))[loading.batching.own_part]
     size = loading.batching.size_of_own
     batches = [own[start : start + size] for start in range(0, len(own), size)]
-    for batch in _load(people, loading, batches):
-        yield CroppedPeople(*batch)
+    return _load(people, loading, batches)
 
 
 def people_found(
@@ -194,7 +197,7 @@ def _load(
     batches: list[np.ndarray],
     seed: int | None = None,
     first: int = 0,
-) -> Iterator[tuple[Tensor, ...]]:
+) -> Iterator[tuple[Tensor, CroppedPeople]]:
     """Items of `CropBatches` on the device, from batch `first` on, their images normalised."""
     device = loading.batching.device
     mean, std = loading.statistics.tensors(device)
@@ -209,7 +212,7 @@ def _load(
         if isinstance(batch, UserError):
             raise batch
         pixels, *others = (tensor.to(device, non_blocking=True) for tensor in batch)
-        yield normalize(pixels.permute(0, 3, 1, 2), mean, std), *others
+        yield normalize(pixels.permute(0, 3, 1, 2), mean, std), CroppedPeople(*others)
 
 
 class CropBatches(Dataset):

@@ -218,3 +218,22 @@ def count_found(heatmaps: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     sides = torch.tensor([width, height], device=heatmaps.device)
     near = ((places - expected) / sides).norm(dim=2) < FOUND_WITHIN
     return (near & known).sum(dim=0), known.sum(dim=0)
+
+
+class JointSums:
+    """Loss and joints found over batches, summed on the device without waiting for it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.sums = torch.zeros(4, dtype=torch.float64, device=device)
+
+    def update(self, loss: Tensor, heatmaps: Tensor, targets: Tensor) -> None:
+        """Count a batch: its `loss` (scalar), `heatmaps` and `targets` as for `heatmap_loss`."""
+        found, known = count_found(heatmaps, targets)
+        count = torch.full_like(loss, len(heatmaps))
+        self.sums += torch.stack([loss * len(heatmaps), found.sum(), known.sum(), count]).detach()
+
+    def result(self) -> dict[str, float]:
+        """Mean `loss`, joints `found` in percent of those known, `count`. Waits for the device."""
+        loss, found, known, count = self.sums.tolist()
+        percent = 100 * found / max(known, 1)
+        return {"loss": loss / count, "found": percent, "count": round(count)}
