@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 from transfer.keypoints.annotations import Annotations, People, parse_annotations, true_people
 from transfer.keypoints.evaluation import PERSON
 from transfer.keypoints.network import JOINTS
+from transfer.keypoints.pictures import BONES
 
 Figure = tuple[np.ndarray, np.ndarray]
 """Joints, float64 (17, 2), and the box around all of it, float64 (4,): left, top, width, height."""
@@ -33,12 +34,6 @@ ATTEMPTS = 20
 
 FILLED = 0.5
 """Area of a figure as a part of its box's, about as with COCO's people."""
-
-BONES = (
-    (5, 6), (5, 7), (7, 9), (6, 8), (8, 10), (5, 11), (6, 12), (11, 12), (11, 13), (13, 15),
-    (12, 14), (14, 16),
-)  # fmt: skip
-"""Pairs of joints that a line is drawn between, also in pictures of what was found."""
 
 LEFT = {"arm": (5, 7, 9), "leg": (11, 13, 15)}
 """A limb's joints, from the body outwards; the right ones have the next numbers."""
