@@ -51,6 +51,26 @@ def relativenas_imagenet(pretrained: bool | str = False, **options: object) -> n
     return _network("imagenet", "imagenet", pretrained, **{"num_classes": 1000} | options)
 
 
+def relativenas_keypoints(pretrained: bool | str = False, **options: object) -> nn.Module:
+    """The network for the joints of people, from images (N, 3, 256, 192) of one person each.
+
+    `forward` gives heatmaps (N, 17, H/4, W/4), as in transfer/keypoints/network.py. The network's
+    attributes `mean` and `std` are what RGB images with pixels in [0, 1] are normalised by. Weights
+    of the original's repository were trained on images in BGR, normalised by the same numbers in
+    the same order: give those so.
+
+    Args:
+        pretrained: as in `relativenas_cifar10`: a checkpoint of transfer/train_keypoints.py, or a
+            state dict of the original's repository.
+        options: as in `relativenas_cifar10`: `arch`, `init_channels`, `layers`; and `joints`, the
+            number of heatmaps.
+
+    Raises:
+        UserError: the checkpoint or the genotype cannot be used; says why in one line.
+    """
+    return _keypoint_network(pretrained, **options)
+
+
 def digits() -> nn.Module:
     """A trained network for handwritten digits: trained_model/digits_model.pt.
 
@@ -132,6 +152,43 @@ def _network(
             statistics = statistics_from_dict(description)
         else:
             statistics = PUBLISHED_STATISTICS[set_name]
+    network.mean, network.std = statistics.mean, statistics.std
+    return network
+
+
+def _keypoint_network(
+    pretrained: bool | str,
+    arch: str | None = None,
+    init_channels: int | None = None,
+    layers: int | None = None,
+    joints: int = 17,
+) -> nn.Module:
+    with _own_modules():
+        from dataset.pixel_statistics import PUBLISHED_STATISTICS, statistics_from_dict
+        from genotypes import resolve_genotype
+        from runtime.errors import UserError
+        from transfer.keypoints.network import load_keypoint_network, new_keypoint_network
+
+        if pretrained is True:
+            raise UserError(
+                "pretrained=True: this repository has no weights for keypoints; give a "
+                "checkpoint's file, such as pretrained='runs/train-.../last.pt'"
+            )
+        genotype = arch and resolve_genotype(os.path.expanduser(arch))
+        description = {}
+        if not pretrained:
+            network = new_keypoint_network(genotype, init_channels, layers, joints)
+        else:
+            path = os.path.expanduser(pretrained)
+            network, description = load_keypoint_network(path, genotype, init_channels, layers)
+            if description["joints"] != joints:
+                raise UserError(
+                    f"checkpoint {pretrained}: has {description['joints']} joints, not {joints}; "
+                    f"if that is meant, give joints={description['joints']}"
+                )
+        statistics = PUBLISHED_STATISTICS["imagenet"]
+        if "mean" in description:
+            statistics = statistics_from_dict(description)
     network.mean, network.std = statistics.mean, statistics.std
     return network
 

@@ -1,0 +1,1 @@
+"""The ImageNet network in other tasks: detection, segmentation, keypoints."""

@@ -1,0 +1,214 @@
+"""The network for keypoints, and the checkpoints that hold one.
+
+SimpleBaseline (Xiao et al., ECCV 2018, arXiv:1804.06208): the coarsest map of the backbone, three
+transposed convolutions that double its sides, and a heatmap for each joint.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dataset.pixel_statistics import statistics_from_dict
+from genotypes import Genotype, RelativeNAS, genotype_from_dict
+from model import Backbone, NetworkImageNet
+from report.sizes import TARGETS
+from runtime.checkpoint import check_weights, load_checkpoint, published_state_dict
+from runtime.errors import UserError
+from runtime.untrusted import is_whole_number
+
+JOINTS = 17
+"""Of a person in COCO."""
+
+HEATMAP_STRIDE = 4
+"""Pixels of an image in one of its heatmaps, on each side."""
+
+UPSAMPLED_CHANNELS = 256
+"""Outputs of the published network's transposed convolutions."""
+
+SIZES = {
+    "init_channels": (2, 1 << 16),
+    "layers": (2, 1000),
+    "joints": (1, 1 << 10),
+    "upsampled_channels": (1, 1 << 16),
+}
+"""What a network may have at least and at most; with fewer cells there is no map at stride 32."""
+
+NAMES_OF_ORIGINAL = {
+    "backbone.": "backbone.network.",
+    "deconv_layers.": "upsampling.",
+    "final_layer.": "heatmaps.",
+}
+"""What parameters' names begin with in the original's repository, and here."""
+
+
+class KeypointNetwork(nn.Module):
+    """Heatmaps of joints in images of one person each.
+
+    Maps float images (N, 3, H, W) to heatmaps (N, joints, H/4, W/4), not bounded, 1 where a joint
+    is. Sides that are no multiple of 32 give the heatmaps of the next one that is.
+
+    Args:
+        network: its stem and cells are copied (see `Backbone`).
+        joints: number of heatmaps.
+        upsampled_channels: outputs of the transposed convolutions. In small networks these are most
+            of the work.
+
+    Raises:
+        ValueError: the network has no map at stride 32.
+    """
+
+    def __init__(
+        self,
+        network: NetworkImageNet,
+        joints: int = JOINTS,
+        upsampled_channels: int = UPSAMPLED_CHANNELS,
+    ) -> None:
+        super().__init__()
+        self.backbone = Backbone(network, {32: "coarsest"})
+        (channels,) = self.backbone.out_channels
+        steps: list[nn.Module] = []
+        for _ in range(3):
+            steps += [
+                nn.ConvTranspose2d(channels, upsampled_channels, 4, 2, padding=1, bias=False),
+                nn.BatchNorm2d(upsampled_channels),
+                nn.ReLU(inplace=True),
+            ]
+            channels = upsampled_channels
+        self.upsampling = nn.Sequential(*steps)
+        self.heatmaps = nn.Conv2d(channels, joints, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.heatmaps(self.upsampling(self.backbone(x)["coarsest"]))
+
+
+def describe_keypoint_network(
+    genotype: Genotype,
+    init_channels: int,
+    layers: int,
+    joints: int = JOINTS,
+    upsampled_channels: int = UPSAMPLED_CHANNELS,
+) -> dict:
+    """All that `build_keypoint_network` needs, as plain data for a checkpoint."""
+    return {
+        "task": "keypoints",
+        "genotype": genotype._asdict(),
+        "init_channels": init_channels,
+        "layers": layers,
+        "joints": joints,
+        "upsampled_channels": upsampled_channels,
+    }
+
+
+def check_keypoint_description(description: Mapping) -> None:
+    """Check what `describe_keypoint_network` gave, or a checkpoint says.
+
+    Raises:
+        ValueError: a field is not what it should be; names it.
+    """
+    if description.get("task") != "keypoints":
+        raise ValueError("field 'task' must be 'keypoints'")
+    for name, (smallest, largest) in SIZES.items():
+        if not is_whole_number(description.get(name), smallest, largest):
+            raise ValueError(f"field {name!r} must be a whole number from {smallest} to {largest}")
+    genotype_from_dict(description.get("genotype"))
+    if "mean" in description:
+        statistics_from_dict(description)
+
+
+def build_keypoint_network(description: Mapping) -> KeypointNetwork:
+    """The network that `describe_keypoint_network` described, its weights new."""
+    backbone = NetworkImageNet(
+        description["init_channels"],
+        1,  # the classifier is left out
+        description["layers"],
+        False,
+        genotype_from_dict(description["genotype"]),
+    )
+    return KeypointNetwork(backbone, description["joints"], description["upsampled_channels"])
+
+
+def new_keypoint_network(
+    genotype: Genotype | None = None,
+    init_channels: int | None = None,
+    layers: int | None = None,
+    joints: int = JOINTS,
+) -> KeypointNetwork:
+    """A network with new weights: the published one, as far as nothing else is given.
+
+    Raises:
+        UserError: it cannot be built; names what is wrong.
+    """
+    description = _published_description(joints) | _given(genotype, init_channels, layers)
+    try:
+        check_keypoint_description(description)
+    except ValueError as error:
+        raise UserError(f"network for keypoints: {error}") from None
+    return build_keypoint_network(description)
+
+
+def load_keypoint_network(
+    path: str | Path,
+    genotype: Genotype | None = None,
+    init_channels: int | None = None,
+    layers: int | None = None,
+) -> tuple[KeypointNetwork, dict]:
+    """The network in a checkpoint, in eval mode, and its description.
+
+    What is given goes before what the checkpoint says of itself. A state dict of the original's
+    repository says nothing; the published network's cell and sizes are its defaults.
+
+    Raises:
+        UserError: the file cannot be read or holds another network; names what differs.
+    """
+    checkpoint = load_checkpoint(path)
+    state = rename_original(published_state_dict(checkpoint, path))
+    output = state.get("heatmaps.weight")
+    if output is None or output.dim() != 4:
+        raise UserError(
+            f"checkpoint {path}: holds no network for keypoints (no heatmaps.weight in it); give "
+            "one of transfer/train_keypoints.py, or of the original's repository"
+        )
+    description = _published_description(*output.shape[:2])
+    own = (*description, "mean", "std")
+    description |= {name: checkpoint[name] for name in own if name in checkpoint}
+    description |= _given(genotype, init_channels, layers)
+    try:
+        check_keypoint_description(description)
+    except ValueError as error:
+        raise UserError(f"checkpoint {path}: does not describe a network ({error})") from None
+    # Without memory at first: a network may be described that is larger than its weights.
+    with torch.device("meta"):
+        network = build_keypoint_network(description)
+    check_weights(network.state_dict(), state, path)
+    network.to_empty(device="cpu").load_state_dict(state)
+    return network.eval(), description
+
+
+def _published_description(joints: int, upsampled_channels: int = UPSAMPLED_CHANNELS) -> dict:
+    published = TARGETS["imagenet"]
+    return describe_keypoint_network(
+        RelativeNAS, published.channels, published.layers, joints, upsampled_channels
+    )
+
+
+def _given(genotype: Genotype | None, init_channels: int | None, layers: int | None) -> dict:
+    """The fields of a description that somebody asked for."""
+    genotype_fields = genotype and genotype._asdict()
+    fields = {"genotype": genotype_fields, "init_channels": init_channels, "layers": layers}
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def rename_original(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict of the original's repository under our names; any other as it is."""
+    if not any(name.startswith("deconv_layers.") for name in state):
+        return dict(state)
+    return {_own_name(name): tensor for name, tensor in state.items()}
+
+
+def _own_name(name: str) -> str:
+    for theirs, ours in NAMES_OF_ORIGINAL.items():
+        if name.startswith(theirs):
+            return ours + name.removeprefix(theirs)
+    return name
