@@ -79,11 +79,13 @@ PATHS = {
     "visualize": "what output",
     "dataset/mk_img_list": "image_path output_path",
     "dataset/img2lmdb": "image_path list_path output_path",
-    "examples/detect_digits": "arch",
+    "docs/detect_digits": "arch",
     "benchmarks/loading": "data",
     "benchmarks/nasbench201": "table save",
     "benchmarks/search_speed": "data",
     "benchmarks/search_vs_random": "data save resume",
+    "benchmarks/budgets": "data save resume",
+    "benchmarks/ranking": "study save resume",
 }
 
 

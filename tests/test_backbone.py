@@ -17,7 +17,7 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from dataset.image_set import load_image_set
-from examples import detect_digits
+from docs import detect_digits
 from genotypes import DARTS_V2
 from model import Backbone, NetworkImageNet
 
@@ -101,8 +101,8 @@ def test_segmentation(model, head):
 def test_the_example_learns_to_detect_digits(monkeypatch, capsys):
     arguments = ["--init_channels", "4", "--layers", "3", "--steps", "30", "--batch_size", "4"]
     monkeypatch.setattr(sys, "argv", ["detect_digits.py", *arguments, "--test_images", "3"])
-    monkeypatch.setattr(sys, "path", ["examples", *sys.path])
-    runpy.run_path(str(ROOT / "examples" / "detect_digits.py"), run_name="__main__")
+    monkeypatch.setattr(sys, "path", ["docs", *sys.path])
+    runpy.run_path(str(ROOT / "docs" / "detect_digits.py"), run_name="__main__")
     output = capsys.readouterr().out
     losses = re.findall(r"step \d+/30: losses (\d+\.\d+) \(class\), (\d+\.\d+) \(box\)", output)
     assert len(losses) == 11

@@ -311,7 +311,7 @@ for script in scripts:
 def test_the_scripts_need_no_folder_on_the_path():
     """As with `python -I`, `python -P` and PYTHONSAFEPATH=1."""
     scripts = [*ROOT.glob("*.py"), *ROOT.glob("dataset/*.py"), *ROOT.glob("benchmarks/*.py")]
-    scripts += ROOT.glob("examples/*.py")
+    scripts += ROOT.glob("docs/*.py")
     scripts = [str(path) for path in scripts if "run_script(main)" in path.read_text()]
     assert len(scripts) > 12
     process = subprocess.run(

@@ -48,7 +48,7 @@ SMALL = {
     "train.py": [*TINY, "--epochs", "1", "--gpus", "0"],
     "train_imagenet.py": [*TINY_IMAGENET, "--gpus", "0"],
     "test_imagenet.py": ["--gpus", "0"],
-    "examples/detect_digits.py": ["--steps", "2", "--test_images", "2"],
+    "docs/detect_digits.py": ["--steps", "2", "--test_images", "2"],
     "benchmarks/loading.py": ["--image_size", "16", "--rounds", "1"],
     "benchmarks/nasbench201.py": ["--seeds", "2", "--sets", "cifar10"],
     "benchmarks/search_speed.py": [
@@ -59,8 +59,12 @@ SMALL = {
         "--train_flags", shlex.join([*TINY_TRAINING[2:], "--epochs", "1"]),
     ],
     "benchmarks/search_vs_random.py": [
-        "--random_cells", "2", "--search_flags", shlex.join(TINY_SEARCH[2:]),
+        "--searches", "1", "--random_cells", "2", "--same_size_cells", "0", "--trainings", "1",
+        "--search_flags", shlex.join([*TINY_SEARCH[2:], "--keep_every", "2"]),
         "--train_flags", shlex.join([*TINY_TRAINING[2:], "--epochs", "1"]),
+    ],
+    "benchmarks/ranking.py": [
+        "--percent", "100", "--signals", "shared", "statistics", "--trainings", "0",
     ],
 }  # fmt: skip
 """What is put behind a script's own flags, so that it takes seconds."""
@@ -184,6 +188,8 @@ class Workplace:
             return str(self.newest("train") / "last.pt")
         if word in ("SEARCH_RUN", "TRAIN_RUN"):
             return str(self.newest(word.removesuffix("_RUN").lower()))
+        if word == "STUDY":
+            return str(self.newest("compare"))
         return {"TABLE": "TABLE.csv", "HOST:PORT": f"localhost:{free_port()}"}.get(word, word)
 
     def newest(self, kind: str) -> Path:

@@ -10,7 +10,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
-if __name__ == "__main__":  # run as examples/detect_digits.py: the root is not on the path
+if __name__ == "__main__":  # run as docs/detect_digits.py: the root is not on the path
     sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parent.parent)]
 
 import torch
