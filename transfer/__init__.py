@@ -1,0 +1,1 @@
+"""The networks carried over to other tasks: detection, segmentation, keypoints."""
