@@ -11,7 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from genotypes import DARTS_V2, RelativeNAS
 from model import NetworkImageNet
-from transfer.segmentation.network import BiSeNet, converted_state_dict, our_name
+from transfer.segmentation.checkpoints import converted_state_dict, our_name
+from transfer.segmentation.network import BiSeNet
 from utils import parameter_count
 
 with gzip.open(FIXTURES / "transfer" / "segmentation_network.json.gz", "rt") as file:

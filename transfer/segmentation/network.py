@@ -4,9 +4,6 @@ A spatial path of few convolutions keeps the details, a context path gathers wha
 knows of the whole image, and both are fused at stride 8.
 """
 
-import re
-from collections.abc import Mapping
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,9 +14,6 @@ CLASSES = 19
 """Those of Cityscapes."""
 
 CONTEXT_CHANNELS, SPATIAL_CHANNELS = 128, 64
-
-IN_PLACE_EPSILON = 1e-5
-"""In-place activated batch norm adds this to the absolute value of its weight."""
 
 
 class ConvNorm(nn.Sequential):
@@ -151,60 +145,3 @@ def _output(C_in: int, channels: int, num_classes: int) -> nn.Sequential:
 
 def _enlarge(logits: Tensor, images: Tensor) -> Tensor:
     return F.interpolate(logits, images.shape[2:], mode="bilinear", align_corners=True)
-
-
-ORIGINAL_NAMES = {
-    "cp.net.": "backbone.network.",
-    "cp.arm16.conv.": "context.refine16.features.",
-    "cp.arm16.conv_atten.": "context.refine16.attention.1.",
-    "cp.arm16.bn_atten.": "context.refine16.attention.2.",
-    "cp.arm32.conv.": "context.refine32.features.",
-    "cp.arm32.conv_atten.": "context.refine32.attention.1.",
-    "cp.arm32.bn_atten.": "context.refine32.attention.2.",
-    "cp.conv_avg.": "context.whole_image.1.",
-    "cp.conv_head16.": "context.smooth16.",
-    "cp.conv_head32.": "context.smooth32.",
-    "sp.conv1.": "spatial.0.",
-    "sp.conv2.": "spatial.1.",
-    "sp.conv3.": "spatial.2.",
-    "sp.conv_out.": "spatial.3.",
-    "ffm.convblk.": "fusion.features.",
-    "ffm.conv1.": "fusion.attention.1.",
-    "ffm.conv2.": "fusion.attention.3.",
-    "conv_out.conv.": "output.0.",
-    "conv_out.conv_out.": "output.1.",
-    "conv_out16.conv.": "output8.0.",
-    "conv_out16.conv_out.": "output8.1.",
-    "conv_out32.conv.": "output16.0.",
-    "conv_out32.conv_out.": "output16.1.",
-}
-"""What names in the original's state dicts begin with, and what ours begin with in their place."""
-
-
-def converted_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of the original's network under our names; one of ours as it is.
-
-    The original's in-place activated batch norms multiply by |weight| + 1e-5; they become batch
-    norms whose weight is that. Names that neither network has are left as they are.
-    """
-    if not any(name.startswith("cp.") for name in state):
-        return dict(state)
-    converted = {}
-    for name, tensor in state.items():
-        parent, _, last = name.rpartition(".")
-        if f"{parent}.running_mean" in state and not name.startswith("cp.net."):
-            if last == "weight":
-                tensor = tensor.abs() + IN_PLACE_EPSILON
-            # In-place activated norms count no batches.
-            converted.setdefault(our_name(f"{parent}.num_batches_tracked"), torch.tensor(0))
-        converted[our_name(name)] = tensor
-    return converted
-
-
-def our_name(name: str) -> str:
-    """Our name for what has `name` in the original's state dicts; another one is left as it is."""
-    for theirs, ours in ORIGINAL_NAMES.items():
-        if name.startswith(theirs):
-            rest = name.removeprefix(theirs)
-            return ours + re.sub(r"^conv\.", "0.", re.sub(r"^bn\.", "1.", rest))
-    return name
