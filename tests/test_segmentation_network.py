@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from genotypes import DARTS_V2, RelativeNAS
 from model import NetworkImageNet
 from transfer.segmentation.checkpoints import converted_state_dict, our_name
-from transfer.segmentation.network import BiSeNet
+from transfer.segmentation.network import BiSeNet, share_batch_norms
 from utils import parameter_count
 
 with gzip.open(FIXTURES / "transfer" / "segmentation_network.json.gz", "rt") as file:
@@ -155,3 +155,16 @@ def test_images_of_any_size_train_all_parameters(size):
 def test_a_network_with_too_few_cells_is_refused():
     with pytest.raises(ValueError, match="strides"):
         BiSeNet(NetworkImageNet(4, 10, 1, False, RelativeNAS))
+
+
+@pytest.mark.parametrize("as_published", [False, True])
+def test_batch_norms_are_shared_in_place(as_published):
+    network = tiny()
+    state, parameters = network.state_dict(), list(network.parameters())
+    share_batch_norms(network, as_published)
+    assert_same_tensors(network.state_dict(), state)
+    assert all(a is b for a, b in zip(network.parameters(), parameters, strict=True))
+    for name, part in network.named_modules():
+        if isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
+            shared = isinstance(part, torch.nn.SyncBatchNorm)
+            assert shared != (as_published and name.startswith("backbone.")), name

@@ -1,4 +1,4 @@
-"""A set that is made and not downloaded: discs, squares and triangles on a background."""
+"""A set that is made and not downloaded: bright discs, squares and triangles on dark ground."""
 
 import math
 from dataclasses import dataclass
@@ -25,6 +25,9 @@ IMAGES = {"train": 512, "val": 64}
 SHAPES = 3
 """In an image, each in a quarter of its own."""
 
+DARKEST_SHAPE, BRIGHTEST_BACKGROUND = 128, 80
+"""Of 255, in each colour channel, but for the noise."""
+
 NOISE = 12.0
 """Standard deviation of what is added to each pixel, of 255."""
 
@@ -41,7 +44,7 @@ class MadeShapes:
     """
 
     split: str
-    size: int = 128
+    size: int = 96
     classes = SHAPE_CLASSES
 
     def __len__(self) -> int:
@@ -57,35 +60,27 @@ class MadeShapes:
 
 def shapes_image(size: int, generator: Generator) -> tuple[Tensor, Tensor]:
     """An image of shapes, uint8 (3, size, size), and its classes, uint8 (size, size)."""
-    background, *colours = _different_colours(SHAPES + 1, generator)
-    image = background.view(3, 1, 1).expand(3, size, size).clone()
+    background = BRIGHTEST_BACKGROUND * torch.rand(3, 1, 1, generator=generator)
+    image = background.expand(3, size, size).clone()
     labels = torch.zeros(size, size, dtype=torch.uint8)
     quarters = torch.randperm(4, generator=generator).tolist()
-    for colour, quarter in zip(colours, quarters, strict=False):
+    for quarter in quarters[:SHAPES]:
+        colour = torch.rand(3, 1, generator=generator)
+        colour = DARKEST_SHAPE + (255 - DARKEST_SHAPE) * colour
         radius_draw, rotation, x, y, kind = torch.rand(5, generator=generator).tolist()
         # At most so large that it fits into its quarter, whatever its rotation.
         side = size / 2
-        radius = side / 2 * (0.55 + 0.45 * radius_draw)
+        radius = side / 2 * (0.7 + 0.3 * radius_draw)
         centre = [
             place * side + radius + (side - 2 * radius) * draw
             for place, draw in zip(divmod(quarter, 2), (y, x), strict=True)
         ]
         number = 1 + int(kind * len(CORNERS))
         inside = polygon(size, centre[0], centre[1], radius, CORNERS[number], math.tau * rotation)
-        image[:, inside] = colour.view(3, 1)
+        image[:, inside] = colour
         labels[inside] = number
     image += NOISE * torch.randn(image.shape, generator=generator)
     return image.round().clamp(0, 255).to(torch.uint8), labels
-
-
-def _different_colours(count: int, generator: Generator) -> list[Tensor]:
-    """Random colours, float (3,), of which no two are close."""
-    colours: list[Tensor] = []
-    while len(colours) < count:
-        colour = 255 * torch.rand(3, generator=generator)
-        if all((colour - other).abs().amax() > 80 for other in colours):
-            colours.append(colour)
-    return colours
 
 
 def polygon(

@@ -137,6 +137,19 @@ class BiSeNet(nn.Module):
         return logits, logits8, _enlarge(self.output16(context16), images)
 
 
+def share_batch_norms(network: BiSeNet, as_published: bool = False) -> None:
+    """Let batch norms take their statistics over the images of all processes, in place.
+
+    For GPUs only: PyTorch has no such norms on the CPU. Names in the state dict stay.
+
+    Args:
+        as_published: leave out the backbone's.
+    """
+    for name, part in list(network.named_children()):
+        if not (as_published and name == "backbone"):
+            setattr(network, name, nn.SyncBatchNorm.convert_sync_batchnorm(part))
+
+
 def _output(C_in: int, channels: int, num_classes: int) -> nn.Sequential:
     return nn.Sequential(
         ConvNorm(C_in, channels, 3), nn.Conv2d(channels, num_classes, 1, bias=False)
