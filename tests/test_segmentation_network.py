@@ -1,5 +1,6 @@
 """BiSeNet against the state dict, the sizes and the outputs of the original's network."""
 
+import copy
 import gzip
 import json
 
@@ -19,9 +20,17 @@ with gzip.open(FIXTURES / "transfer" / "segmentation_network.json.gz", "rt") as 
     REFERENCE = json.load(file)
 
 
+@pytest.fixture(scope="module")
 def published():
+    """The published network without memory."""
     with torch.device("meta"):
         return BiSeNet(NetworkImageNet(46, 1000, 14, False, RelativeNAS))
+
+
+@pytest.fixture(scope="module")
+def in_memory(published):
+    """The published network; its weights are none yet."""
+    return copy.deepcopy(published).to_empty(device="cpu")
 
 
 def tiny(**options):
@@ -69,12 +78,12 @@ def assert_values(found, expected, tolerance):
     )
 
 
-def test_names_and_shapes_are_the_originals_under_our_names():
+def test_names_and_shapes_are_the_originals_under_our_names(published):
     original = {
         name: torch.empty(shape, device="meta") for name, shape in REFERENCE["state_dict"].items()
     }
     converted = converted_state_dict(original)
-    own = published().state_dict()
+    own = published.state_dict()
     counts = {name for name in own if name.endswith("num_batches_tracked")} & set(converted)
     assert len(converted) == len(original) + len(REFERENCE["in_place_abn"]["names"])
     assert {name: tensor.shape for name, tensor in converted.items()} == {
@@ -83,35 +92,33 @@ def test_names_and_shapes_are_the_originals_under_our_names():
     assert len(counts) == len([name for name in own if name.endswith("running_mean")])
 
 
-def test_parameters_and_multiply_adds_are_the_originals():
-    network = published()
-    assert parameter_count(network) == REFERENCE["parameters"] == 6_944_645
+def test_parameters_and_multiply_adds_are_the_originals(published):
+    assert parameter_count(published) == REFERENCE["parameters"] == 6_944_645
     counts = {}
     for training in (True, False):
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            network.train(training)(torch.zeros(2, 3, 1024, 1024, device="meta"))
+            published.train(training)(torch.zeros(2, 3, 1024, 1024, device="meta"))
         counts[training] = counter.get_total_flops() // 2 // 2
     # The original runs the auxiliary outputs when it tests, too.
     assert counts[True] == REFERENCE["multiply_adds"]["convolutions"] == 35_346_673_664
     assert counts[True] - counts[False] == 64 * (128 * 9 + 19) * (128**2 + 64**2)
 
 
-def load(case):
-    """The published network with a case's weights, all outputs on, and the case's images."""
-    network = published().to_empty(device="cpu")
+def load(network, case):
+    """Give the published network a case's weights, all outputs on; returns the case's images."""
     network.load_state_dict(converted_state_dict(formula_state_dict(case)))
     network.train()
     for part in network.modules():
         if isinstance(part, torch.nn.BatchNorm2d):
             part.train(case["mode"] == "train")
     shape = (case.get("batch", 1), 3, *case["input_hw"])
-    return network, torch.from_numpy(np.random.RandomState(case["seed"]).randn(*shape)).float()
+    return torch.from_numpy(np.random.RandomState(case["seed"]).randn(*shape)).float()
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("case", REFERENCE["outputs"], ids=lambda case: str(case["seed"]))
-def test_outputs_are_the_originals(case):
-    network, images = load(case)
+def test_outputs_are_the_originals(in_memory, case):
+    network, images = in_memory, load(in_memory, case)
     outputs = dict(zip(("logits", "logits16", "logits32"), network(images), strict=True))
     maps = {}
     if case["mode"] == "eval":
