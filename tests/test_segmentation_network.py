@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from genotypes import DARTS_V2, RelativeNAS
 from model import NetworkImageNet
 from transfer.segmentation.checkpoints import converted_state_dict, our_name
-from transfer.segmentation.network import BiSeNet, share_batch_norms
+from transfer.segmentation.network import BiSeNet, ConvNorm, share_batch_norms
 from utils import parameter_count
 
 with gzip.open(FIXTURES / "transfer" / "segmentation_network.json.gz", "rt") as file:
@@ -136,6 +136,23 @@ def test_outputs_are_the_originals(in_memory, case):
     state = network.state_dict()
     for tensor in case.get("buffers_after", []):
         assert_values(state[our_name(tensor["name"])], tensor, 1e-4)
+
+
+def test_in_place_activated_norms_become_batch_norms():
+    norm = json.loads((FIXTURES / "transfer" / "segmentation_parts.json").read_text())[
+        "in_place_abn"
+    ]
+    names = {"weight": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+    state = {f"cp.conv_avg.bn.{ours}": torch.tensor(norm[key]) for key, ours in names.items()}
+    layers = ConvNorm(3, 4, 1).eval()
+    weights = {"0.weight": layers[0].weight}
+    for name, tensor in converted_state_dict(state).items():
+        weights[name.removeprefix("context.whole_image.1.")] = tensor
+    layers.load_state_dict(weights)
+    images = torch.from_numpy(np.random.RandomState(3).randn(2, 4, 2, 3)).float()
+    expected = torch.tensor(norm["output"]).view(2, 4, 2, 3)
+    # 1e-5 more or less at the weight 0.25 would be 4e-5 of the output.
+    torch.testing.assert_close(layers[2](layers[1](images)), expected, rtol=1e-5, atol=1e-7)
 
 
 def test_a_state_dict_of_ours_and_unknown_names_are_left_as_they_are():
