@@ -71,6 +71,24 @@ def relativenas_keypoints(pretrained: bool | str = False, **options: object) -> 
     return _keypoint_network(pretrained, **options)
 
 
+def relativenas_segmentation(pretrained: bool | str = False, **options: object) -> nn.Module:
+    """The network for the classes of pixels, from images (N, 3, H, W) of any size.
+
+    `forward` gives logits (N, 19, H, W), in training three such, as in
+    transfer/segmentation/network.py. The network's attributes `mean` and `std` are what images with
+    pixels in [0, 1] are normalised by, channel by channel.
+
+    Args:
+        pretrained: as in `relativenas_cifar10`: a checkpoint of transfer/train_segmentation.py, or
+            a state dict of the original's repository.
+        options: as in `relativenas_cifar10`: `arch`, `init_channels`, `layers`, `num_classes`.
+
+    Raises:
+        UserError: the checkpoint or the genotype cannot be used; says why in one line.
+    """
+    return _segmentation_network(pretrained, **options)
+
+
 def digits() -> nn.Module:
     """A trained network for handwritten digits: trained_model/digits_model.pt.
 
@@ -185,6 +203,46 @@ def _keypoint_network(
                 raise UserError(
                     f"checkpoint {pretrained}: has {description['joints']} joints, not {joints}; "
                     f"if that is meant, give joints={description['joints']}"
+                )
+        statistics = PUBLISHED_STATISTICS["imagenet"]
+        if "mean" in description:
+            statistics = statistics_from_dict(description)
+    network.mean, network.std = statistics.mean, statistics.std
+    return network
+
+
+def _segmentation_network(
+    pretrained: bool | str,
+    arch: str | None = None,
+    init_channels: int | None = None,
+    layers: int | None = None,
+    num_classes: int = 19,
+) -> nn.Module:
+    with _own_modules():
+        from dataset.pixel_statistics import PUBLISHED_STATISTICS, statistics_from_dict
+        from genotypes import resolve_genotype
+        from runtime.errors import UserError
+        from transfer.segmentation.checkpoints import (
+            load_segmentation_network,
+            new_segmentation_network,
+        )
+
+        if pretrained is True:
+            raise UserError(
+                "pretrained=True: this repository has no weights for segmentation; give a "
+                "checkpoint's file, such as pretrained='runs/train-.../last.pt'"
+            )
+        genotype = arch and resolve_genotype(os.path.expanduser(arch))
+        description = {}
+        if not pretrained:
+            network = new_segmentation_network(genotype, init_channels, layers, num_classes)
+        else:
+            path = os.path.expanduser(pretrained)
+            network, description = load_segmentation_network(path, genotype, init_channels, layers)
+            if network.num_classes != num_classes:
+                raise UserError(
+                    f"checkpoint {pretrained}: has {network.num_classes} classes, not "
+                    f"{num_classes}; if that is meant, give num_classes={network.num_classes}"
                 )
         statistics = PUBLISHED_STATISTICS["imagenet"]
         if "mean" in description:

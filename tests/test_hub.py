@@ -129,6 +129,7 @@ def test_torch_hub_lists_nothing_but_the_entries():
     assert sorted(listed) == [
         "digits", "genotype", "relativenas_cifar10", "relativenas_cifar100", "relativenas_imagenet",
         "relativenas_keypoints",
+        "relativenas_segmentation",
     ]  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""Segmentation: BiSeNet on the network for ImageNet, trained on Cityscapes."""

@@ -1,0 +1,148 @@
+"""Batches of images and label maps: read and augmented in worker processes.
+
+The random numbers of an image are drawn from the run's seed, the step and the image's place in the
+batch, so that neither the number of workers nor that of processes changes them.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Generator, Tensor
+from torch.utils.data import Dataset
+
+from dataset.augmentation import normalize
+from dataset.batching import Batching
+from dataset.pixel_statistics import PUBLISHED_STATISTICS, Statistics
+from dataset.workers import watched_loader
+from runtime.errors import UserError
+from transfer.segmentation.augmentation import Example, augment
+from transfer.segmentation.data import LabelledImages
+from utils import derive_seed
+
+Part = tuple[int, int]
+"""An image's number, and the seed of its augmentation."""
+
+
+@dataclass(frozen=True)
+class SegmentationBatches:
+    """Images to train on and images to validate on, in batches.
+
+    As `dataset.batching.Batches`, but that labels are int64 (n, H, W), with `IGNORED` in them, and
+    that images to validate on come whole, each in a batch of its own, for they may differ in size.
+
+    Attributes:
+        crop_size: height and width of what is cut out of training images.
+        batching: the batches, and this process's part of them.
+        workers: processes that read images for this one; 0: it reads them itself.
+        as_published: as for `augment`.
+        statistics: of the normalisation.
+    """
+
+    train_images: LabelledImages
+    validation_images: LabelledImages
+    crop_size: int
+    batching: Batching
+    workers: int = 0
+    as_published: bool = False
+    statistics: Statistics = PUBLISHED_STATISTICS["imagenet"]
+
+    @property
+    def steps(self) -> int:
+        """Number of training batches in a pass, the same in all processes."""
+        return self.batching.steps(len(self.train_images))
+
+    def training_batches(self, seed: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """This process's part of one pass in an order drawn from `seed`, augmented.
+
+        Args:
+            first_step: number of batches to leave out at the start.
+
+        Raises:
+            UserError: an image or a label map cannot be used; names it. Or a worker died.
+        """
+        generator = Generator().manual_seed(derive_seed(seed, 1))
+        order = torch.randperm(len(self.train_images), generator=generator)
+        batches = []
+        for step, numbers in enumerate(order.split(self.batching.batch_size)[: self.steps]):
+            parts = [
+                (number, derive_seed(seed, 2, step, place))
+                for place, number in enumerate(numbers.tolist())
+            ]
+            batches.append(parts[self.batching.own_part])
+
+        change = partial(_augmented, self.crop_size, self.as_published)
+        return self._load(ReadBatches(self.train_images, batches, change), first_step)
+
+    def validation_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """This process's part of the validation images, each once over all processes.
+
+        Raises:
+            UserError: as `training_batches`.
+        """
+        own = range(len(self.validation_images))[self.batching.own_part]
+        batches = [[(number, 0)] for number in own]
+        return self._load(ReadBatches(self.validation_images, batches, _unchanged))
+
+    def _load(self, batches: "ReadBatches", first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        device = self.batching.device
+        mean, std = self.statistics.tensors(device)
+        items = watched_loader(
+            batches,
+            self.workers,
+            sampler=range(first, len(batches)),
+            pin_memory=device.type == "cuda",
+            generator=Generator(),  # else it would draw from the one that drop path draws from
+        )
+        for batch in items:
+            if isinstance(batch, UserError):
+                raise batch
+            images, labels = (tensor.to(device, non_blocking=True) for tensor in batch)
+            yield normalize(images, mean, std), labels.long()
+
+
+def _augmented(
+    crop_size: int, as_published: bool, image: Tensor, labels: Tensor, seed: int
+) -> Example:
+    return augment(image, labels, crop_size, Generator().manual_seed(seed), as_published)
+
+
+def _unchanged(image: Tensor, labels: Tensor, _: int) -> Example:
+    return image, labels
+
+
+class ReadBatches(Dataset):
+    """Batches of images.
+
+    An item is uint8 (n, 3, H, W) and uint8 (n, H, W); or the `UserError` that kept it from being
+    read, for one that is raised in a worker comes out as a traceback.
+
+    Args:
+        images: where they are.
+        batches: which of them are in each batch.
+        change: gives what comes of an image, its classes and the seed, of one size in a batch.
+    """
+
+    def __init__(
+        self,
+        images: LabelledImages,
+        batches: list[list[Part]],
+        change: Callable[[Tensor, Tensor, int], Example],
+    ) -> None:
+        self.images = images
+        self.batches = batches
+        self.change = change
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor] | UserError:
+        try:
+            examples = [
+                self.change(*self.images.read(index), seed) for index, seed in self.batches[number]
+            ]
+        except UserError as error:
+            return error
+        images, labels = zip(*examples, strict=True)
+        return torch.stack(images), torch.stack(labels)
