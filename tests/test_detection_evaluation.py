@@ -5,9 +5,9 @@ import sys
 import numpy as np
 import pytest
 import torch
+from detection_reference import read_reference
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from test_detection_network import read_reference
 
 from runtime.errors import UserError
 from transfer.detection.evaluation import (

@@ -1,12 +1,9 @@
 """The detector against the authors' network: names, sizes, outputs; and its checkpoints."""
 
-import gzip
-import json
-
 import numpy as np
 import pytest
 import torch
-from helpers import FIXTURES
+from detection_reference import TINY, assert_like_reference, read_reference
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.detection.image_list import ImageList
 
@@ -22,15 +19,7 @@ from transfer.detection.network import (
 )
 from utils import multiply_adds, parameter_count
 
-
-def read_reference(name):
-    with gzip.open(FIXTURES / "transfer" / f"{name}.json.gz", "rt") as file:
-        return json.load(file)
-
-
 REFERENCE = read_reference("detection_network")
-
-TINY = {"init_channels": 2, "layers": 2, "num_classes": 3, "image_size": 64}
 
 
 def formula_weights(seed, factor):
@@ -51,20 +40,6 @@ def formula_weights(seed, factor):
         tensor = torch.as_tensor(values)
         weights[name] = tensor if tensor.dim() == 0 else tensor.float()
     return weights
-
-
-def assert_like_reference(found, expected, tolerance):
-    """Within `tolerance` of the largest number, or of the 6 digits that the file has."""
-    assert list(found.shape) == expected["shape"], expected["name"]
-    values = torch.tensor(expected["values"])
-    there = found.flatten()[torch.tensor(expected["positions"])]
-    largest = values.abs().max().item()
-    assert (there - values).abs().max().item() < (tolerance + 5e-6) * largest, expected["name"]
-    # Of a sum the digits in the file are those of its size.
-    for name, total in (("sum", found), ("sum_of_absolute_values", found.abs())):
-        size = expected["sum_of_absolute_values"]
-        difference = abs(total.double().sum().item() - expected[name])
-        assert difference < (tolerance + 1e-5) * size, (expected["name"], name)
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +114,17 @@ def torch_images(images):
     return ImageList(images, [tuple(images.shape[2:])] * len(images))
 
 
+def test_new_layers_begin_as_ssds():
+    torch.manual_seed(0)
+    network = new_detector(init_channels=2, layers=2)
+    for layers in (network.head.classification, network.head.regression):
+        convolutions = [part for part in layers.modules() if isinstance(part, torch.nn.Conv2d)]
+        assert len(convolutions) == 11
+        assert all((convolution.bias == 0).all() for convolution in convolutions)
+    weight = network.backbone.extras[1].conv[2].weight  # (256, 128, 1, 1)
+    assert weight.abs().max().item() == pytest.approx((6 / (256 + 128)) ** 0.5, rel=0.01)
+
+
 def test_images_are_normalised_and_resized_without_antialiasing():
     network = new_detector(**TINY).eval()
     image = torch.rand(3, 50, 70)
@@ -166,8 +152,8 @@ def test_detections_are_in_the_pixels_of_each_image():
 
 def test_in_half_precision_boxes_stay_exact():
     network = new_detector(**TINY).eval()
-    features = [torch.zeros(1, 4, side, side, dtype=torch.bfloat16) for side in (4, 2, 1, 1, 1, 1)]
-    images = torch_images(torch.zeros(1, 3, 64, 64))
+    features = [torch.zeros(1, 4, side, side, dtype=torch.bfloat16) for side in (6, 3, 2, 1, 1, 1)]
+    images = torch_images(torch.zeros(1, 3, 96, 96))
     (half,) = network.anchor_generator(images, features)
     (full,) = network.anchor_generator(images, [map_.float() for map_ in features])
     assert torch.equal(half, full)

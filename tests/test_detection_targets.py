@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from test_detection_network import TINY, assert_like_reference, read_reference
+from detection_reference import TINY, assert_like_reference, read_reference
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_convert, box_iou, nms
 

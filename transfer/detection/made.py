@@ -9,10 +9,10 @@ from dataset.image_set import ImageSet
 from transfer.detection.data import Sample
 from utils import derive_seed
 
-CANVAS = 112
+CANVAS = 160
 """Height and width of the images, in pixels."""
 
-SMALLEST, LARGEST = 32, 56
+SMALLEST, LARGEST = 46, 80
 """Height and width that digits get, in pixels."""
 
 MOST_DIGITS = 4
