@@ -103,7 +103,9 @@ def test_only_objects_of_the_class_are_found():
     found = detections([[0, 0, 8, 8]], [0.9], [2])
     outcome = judge_detections(found, truth)
     assert average_precisions([outcome], 4) == {1: 0.0, 2: 1.0}
-    wrong = judge_detections(detections([[0, 0, 8, 8]], [0.9], [3]), truth)
+    truth = objects([[0, 0, 8, 8], [20, 0, 28, 8]], labels=[1, 2])
+    wrong = judge_detections(detections([[20, 0, 28, 8]], [0.9], [1]), truth)
+    assert wrong.correct.tolist() == [False]
     assert average_precisions([wrong], 4) == {1: 0.0, 2: 0.0}
 
 
