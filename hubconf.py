@@ -89,6 +89,28 @@ def relativenas_segmentation(pretrained: bool | str = False, **options: object) 
     return _segmentation_network(pretrained, **options)
 
 
+def relativenas_detection(pretrained: bool | str = False, **options: object) -> nn.Module:
+    """The detector: SSDLite on the network for ImageNet, for PASCAL VOC's 20 classes.
+
+    Takes a list of float images (3, H, W) in [0, 1] of any sizes. In eval mode it gives a list of
+    dictionaries, as torchvision's detectors do: `boxes`, float32 (n, 4) as x1, y1, x2, y2 in
+    pixels, which may reach beyond the image, `labels`, int64 (n,), and `scores`, float32 (n,). In
+    training it takes targets too, and gives the losses. `raw_outputs(images)` gives class logits
+    (N, priors, 21) and box offsets (N, priors, 4) of normalised images (N, 3, 320, 320).
+
+    Args:
+        pretrained: the file of a checkpoint: one of ours, or a state dict of the authors'
+            repository for their transfer tasks. False: new weights. True is an error, for this
+            repository has no such weights.
+        options: as in `relativenas_cifar10`, without `auxiliary`; `num_classes`, 21, counts the
+            background, which is class 0; `image_size`, 320, is what images are resized to.
+
+    Raises:
+        UserError: the checkpoint or the genotype cannot be used; says why in one line.
+    """
+    return _detector(pretrained, **options)
+
+
 def digits() -> nn.Module:
     """A trained network for handwritten digits: trained_model/digits_model.pt.
 
@@ -132,11 +154,7 @@ def _network(
             load_trained_network,
         )
 
-        if pretrained is True:
-            raise UserError(
-                "pretrained=True: this repository has no such weights; give a checkpoint's file, "
-                "such as pretrained='runs/train-.../last.pt' or a published state dict"
-            )
+        _refuse_true(pretrained, UserError)
         if not pretrained:
             published = PUBLISHED_SIZES[kind]
             description = describe_network(
@@ -187,11 +205,7 @@ def _keypoint_network(
         from runtime.errors import UserError
         from transfer.keypoints.network import load_keypoint_network, new_keypoint_network
 
-        if pretrained is True:
-            raise UserError(
-                "pretrained=True: this repository has no weights for keypoints; give a "
-                "checkpoint's file, such as pretrained='runs/train-.../last.pt'"
-            )
+        _refuse_true(pretrained, UserError)
         genotype = arch and resolve_genotype(os.path.expanduser(arch))
         description = {}
         if not pretrained:
@@ -227,11 +241,7 @@ def _segmentation_network(
             new_segmentation_network,
         )
 
-        if pretrained is True:
-            raise UserError(
-                "pretrained=True: this repository has no weights for segmentation; give a "
-                "checkpoint's file, such as pretrained='runs/train-.../last.pt'"
-            )
+        _refuse_true(pretrained, UserError)
         genotype = arch and resolve_genotype(os.path.expanduser(arch))
         description = {}
         if not pretrained:
@@ -249,6 +259,41 @@ def _segmentation_network(
             statistics = statistics_from_dict(description)
     network.mean, network.std = statistics.mean, statistics.std
     return network
+
+
+def _detector(
+    pretrained: bool | str,
+    arch: str | None = None,
+    init_channels: int | None = None,
+    layers: int | None = None,
+    num_classes: int | None = None,
+    image_size: int | None = None,
+) -> nn.Module:
+    with _own_modules():
+        from runtime.errors import UserError
+        from transfer.detection.network import PUBLISHED_SIZES, load_detector, new_detector
+
+        _refuse_true(pretrained, UserError)
+        sizes = {"init_channels": init_channels, "layers": layers, "image_size": image_size}
+        arch = arch and os.path.expanduser(arch)
+        if not pretrained:
+            return new_detector(arch, num_classes=num_classes, **sizes)
+        network, _ = load_detector(os.path.expanduser(pretrained), arch, **sizes)
+        if network.num_classes != (num_classes or PUBLISHED_SIZES["num_classes"]):
+            raise UserError(
+                f"checkpoint {pretrained}: has {network.num_classes} classes with the background, "
+                f"not {num_classes or PUBLISHED_SIZES['num_classes']}; if that is meant, give "
+                f"num_classes={network.num_classes}"
+            )
+        return network
+
+
+def _refuse_true(pretrained: bool | str, error: type[Exception]) -> None:
+    if pretrained is True:
+        raise error(
+            "pretrained=True: this repository has no such weights; give a checkpoint's file, "
+            "such as pretrained='runs/train-.../last.pt' or a published state dict"
+        )
 
 
 @contextlib.contextmanager

@@ -127,8 +127,8 @@ def test_torch_hub_lists_nothing_but_the_entries():
     names = runpy.run_path(str(ROOT / "hubconf.py"))
     listed = [name for name in names if callable(names[name]) and not name.startswith("_")]
     assert sorted(listed) == [
-        "digits", "genotype", "relativenas_cifar10", "relativenas_cifar100", "relativenas_imagenet",
-        "relativenas_keypoints",
+        "digits", "genotype", "relativenas_cifar10", "relativenas_cifar100",
+        "relativenas_detection", "relativenas_imagenet", "relativenas_keypoints",
         "relativenas_segmentation",
     ]  # fmt: skip
 

@@ -1,0 +1,1 @@
+"""Object detection: boxes of objects in images, and their classes."""
