@@ -109,7 +109,7 @@ def train(args: Namespace, genotype: Genotype, name: str, seed: int, study: Stud
 
 
 def report(results: dict[str, list[dict]]) -> list[str]:
-    """The table: means over seeds ± standard deviations."""
+    """The table: means over seeds, ± standard deviations if there are several."""
     lines = [
         "| budget | limit | parameters | multiply-adds | top-1 % | random of its size, top-1 % | "
         "pairs at no cost | turns at no cost | seconds |",
@@ -119,8 +119,8 @@ def report(results: dict[str, list[dict]]) -> list[str]:
 
         def shown(field: str, unit: float, places: int, searches: list[dict] = searches) -> str:
             values = [search[field] / unit for search in searches]
-            spread = statistics.stdev(values) if len(values) > 1 else 0.0
-            return f"{statistics.mean(values):.{places}f} ± {spread:.{places}f}"
+            spread = f" ± {statistics.stdev(values):.{places}f}" if len(values) > 1 else ""
+            return f"{statistics.mean(values):.{places}f}{spread}"
 
         limit = searches[0]["limit"]
         columns = [

@@ -63,6 +63,7 @@ def test_the_table_has_means_and_deviations():
     }  # fmt: skip
     searches = [{"limit": 310.5, "top1": top1, **common} for top1 in (91.0, 93.0)]
     lines = budgets.report({"none": [{**searches[0], "limit": None}], "25th": searches})
+    assert "±" not in budgets.report({"none": searches[:1]})[2]
     assert len(lines) == 4 and len({line.count("|") for line in lines}) == 1
     assert lines[3] == (
         "| 25th | 310.5 M | 2.000 ± 0.000 M | 300.00 ± 0.00 M | 92.00 ± 1.41 | 90.00 ± 0.00 | "
