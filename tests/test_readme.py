@@ -59,7 +59,8 @@ SMALL = {
         "--train_flags", shlex.join([*TINY_TRAINING[2:], "--epochs", "1"]),
     ],
     "benchmarks/search_vs_random.py": [
-        "--searches", "1", "--random_cells", "2", "--same_size_cells", "0", "--trainings", "1",
+        "--learner", "published", "--searches", "1", "--random_cells", "2",
+        "--same_size_cells", "0", "--trainings", "1",
         "--search_flags", shlex.join([*TINY_SEARCH[2:], "--keep_every", "2"]),
         "--train_flags", shlex.join([*TINY_TRAINING[2:], "--epochs", "1"]),
     ],
