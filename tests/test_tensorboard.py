@@ -6,6 +6,7 @@ import shlex
 import signal
 import statistics
 import sys
+import time
 
 import pytest
 from helpers import (
@@ -21,7 +22,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from genotypes import genotype_from_dict
 from report import page
-from report.sizes import TARGETS
+from report.sizes import target_of
+from runtime.settings import read_settings
 
 SEARCH = ["--pop_size", "4", "--epochs", "2"]
 
@@ -72,6 +74,7 @@ def assert_equals_search(folder, generations):
     records = history_without_seconds(folder)
     expected = {"loss/best": [], "accuracy/best": [], "diversity": []}
     expected |= {"parameters/median": [], "multiply_adds/median": []}
+    target = target_of(read_settings(folder))
     for generation in range(generations):
         own = [record for record in records if record["generation"] == generation]
         step = generation + 1
@@ -80,7 +83,7 @@ def assert_equals_search(folder, generations):
         expected["accuracy/best"].append((step, max(a for r in own for a in r["accuracies"])))
         expected["diversity"].append((step, own[-1]["diversity"]))
         genotypes = [genotype_from_dict(g) for record in own for g in record["genotypes"]]
-        parameters, multiply_adds = zip(*map(TARGETS["cifar"].size, genotypes), strict=True)
+        parameters, multiply_adds = zip(*map(target.size, genotypes), strict=True)
         expected["parameters/median"].append((step, statistics.median(parameters)))
         expected["multiply_adds/median"].append((step, statistics.median(multiply_adds)))
     for tag, pairs in expected.items():
@@ -101,6 +104,7 @@ def kill_before_second_save(script, arguments, checkpoint, parent):
     arguments = [*arguments, "--save", parent / "EXP"]
     run = Script(script, arguments, parent, prepare=FileWatch(parent, moment))
     assert run.wait() == [-signal.SIGKILL]
+    time.sleep(1)  # TensorBoard reads a folder's files in the order of the seconds in their names
     return only_folder(parent), run.read_output()
 
 
