@@ -227,5 +227,5 @@ def accuracy_by_size(cells: Sequence[TrainedCell]) -> Figure:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.legend(frameon=False, fontsize=7)
+    figure.legend(loc="outside upper center", ncols=4, frameon=False, fontsize=7)
     return figure

@@ -113,5 +113,5 @@ def test_a_study_without_second_trainings_or_costs_is_reported_too():
 def test_the_picture_has_every_group():
     picture = rendered(accuracy_by_size(CELLS), "svg")
     assert picture.startswith(b"<?xml") and len(picture) > 5000
-    legend = accuracy_by_size(CELLS).axes[0].get_legend().get_texts()
+    legend = accuracy_by_size(CELLS).legends[0].get_texts()
     assert [text.get_text() for text in legend] == ["published", "random", "same-size"]
