@@ -1,6 +1,10 @@
 """The benchmark of budgets: its limits, its runs, and its table."""
 
+import subprocess
+import sys
+
 import pytest
+from helpers import ROOT, TINY_SEARCH, TINY_TRAINING
 
 from benchmarks import budgets
 from benchmarks.study import random_cell
@@ -74,6 +78,20 @@ def test_the_table_has_means_and_deviations():
 def test_percentiles_are_between_0_and_100():
     with pytest.raises(UserError, match="--percentiles"):
         budgets.parse_arguments(["--percentiles", "50", "100"])
+
+
+@pytest.mark.stress
+def test_searches_with_and_without_a_budget(tmp_path):
+    done = subprocess.run(
+        [
+            sys.executable, "benchmarks/budgets.py", "--set", "digits", "--seeds", "1",
+            "--percentiles", "50", "--search_flags", " ".join(TINY_SEARCH[2:]),
+            "--train_flags", " ".join(TINY_TRAINING[2:]), "--save", str(tmp_path / "EXP"),
+        ],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "| none |" in done.stdout and "| 50th percentile |" in done.stdout
 
 
 def test_budgets_are_percentiles_or_given():

@@ -4,6 +4,7 @@ Every link leads somewhere, and what they say of flags and tests is so.
 """
 
 import gc
+import importlib
 import pickle
 import re
 import runpy
@@ -53,10 +54,6 @@ SMALL = {
     "benchmarks/nasbench201.py": ["--seeds", "2", "--sets", "cifar10"],
     "benchmarks/search_speed.py": [
         *TINY, "--images", "9", "--genotypes", "1", "--rows", "ours",
-    ],
-    "benchmarks/budgets.py": [
-        "--seeds", "1", "--percentiles", "50", "--search_flags", shlex.join(TINY_SEARCH[2:]),
-        "--train_flags", shlex.join([*TINY_TRAINING[2:], "--epochs", "1"]),
     ],
     "benchmarks/search_vs_random.py": [
         "--learner", "published", "--searches", "1", "--random_cells", "2",
@@ -161,6 +158,7 @@ class Workplace:
     def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.path = path
         self.monkeypatch = monkeypatch
+        self.benchmarks_run = {"benchmarks/budgets.py"}  # by tests/test_budgets.py, for stress
         monkeypatch.chdir(path)
         write_cifar(path / "data", monkeypatch)
         two_classes = {"train": {"cat": 9, "dog": 9}, "test": {"cat": 2, "dog": 2}}
@@ -215,6 +213,11 @@ class Workplace:
         if "--resume" not in arguments:
             arguments += SMALL.get(script, [])
         if script.startswith("benchmarks/"):  # they start processes that import the script again
+            if script in self.benchmarks_run:  # a page's second study only has to be understood
+                name = script.removesuffix(".py").replace("/", ".")
+                importlib.import_module(name).parse_arguments(arguments)
+                return
+            self.benchmarks_run.add(script)
             subprocess.run([sys.executable, ROOT / script, *arguments], check=True)
             return
         with self.monkeypatch.context() as patch:
