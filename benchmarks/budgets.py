@@ -2,7 +2,7 @@
 
 Searches without a budget and with budgets at percentiles of random cells' multiply-adds, with
 several seeds. The cells found are trained from scratch, and so is beside each of them a random
-cell of its size. The table is in Markdown; docs/sizes.md has one for the digits.
+cell of its size. The table is in Markdown; docs/sizes.md has two.
 """
 
 import shlex
@@ -24,13 +24,13 @@ from benchmarks.study import (
     parse_study,
     random_cell,
     run_study,
+    trained_top1,
 )
-from genotypes import Genotype, load_genotype, save_genotype
+from genotypes import load_genotype
 from report.history import read_run
 from report.sizes import Target
 from runtime.arguments import ArgumentParser, non_negative_float, positive_int, probability
 from runtime.atomic_file import write_json
-from runtime.checkpoint import load_checkpoint
 from runtime.errors import UserError, run_script
 from runtime.progress_bar import progress_bar
 from search.budget import add_target_arguments, chosen_target
@@ -91,21 +91,12 @@ def search_and_train(
     pairs = [pair for generation in read_run(folder).generations for pair in generation.pairs]
     return {
         **target.size(found)._asdict(),
-        "top1": train(args, found, f"{place}-found", seed, study),
-        "random_top1": train(args, other, f"{place}-random", seed, study),
+        "top1": trained_top1(study.train(f"{place}-found", found, seed)),
+        "random_top1": trained_top1(study.train(f"{place}-random", other, seed)),
         "free_pairs": statistics.mean(all(pair.excesses) for pair in pairs),
         "free_turns": statistics.mean(x > 0 for pair in pairs for x in pair.excesses),
         "seconds": sum(pair.seconds for pair in pairs),
     }
-
-
-def train(args: Namespace, genotype: Genotype, name: str, seed: int, study: Study) -> float:
-    """Test accuracy of `genotype` after training, in percent."""
-    path = study.path.resolve() / f"{name}.json"
-    save_genotype(genotype, path)
-    flags = ["--arch", str(path), "--seed", str(seed), *shlex.split(args.train_flags)]
-    folder = study.run_to_its_end("train", name, flags)
-    return load_checkpoint(folder / "last.pt")["top1"]
 
 
 def report(results: dict[str, list[dict]]) -> list[str]:

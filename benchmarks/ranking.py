@@ -21,10 +21,10 @@ if __name__ == "__main__":  # run as benchmarks/ranking.py: the root is not on t
     sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parent.parent)]
 
 from benchmarks.ranking_report import Answer, choice_table, ranking_table
-from benchmarks.search_vs_random import RANDOM, RESULTS_FILE, SAME_SIZE, training_flags
-from benchmarks.study import Study, add_run_arguments, run_study
+from benchmarks.search_vs_random import RANDOM, RESULTS_FILE, SAME_SIZE
+from benchmarks.study import Study, add_run_arguments, run_study, trained_top1
 from benchmarks.study_report import TrainedCell
-from genotypes import Genotype, genotype_from_dict, save_genotype
+from genotypes import Genotype, genotype_from_dict
 from report.history import read_run
 from report.run import Run
 from report.sizes import Size
@@ -42,7 +42,6 @@ from search.progress import KEPT_WEIGHT_SET
 from search.signals import SIGNALS, generation_of_recipe
 from train_search import parse_arguments as search_arguments
 from train_search import training_recipe
-from training.state import LAST_CHECKPOINT
 from utils import choose_device, derive_seed
 
 Question = tuple[str, int, str, str]
@@ -216,15 +215,13 @@ def train_choices(
 
     def train(job: tuple[str, int]) -> None:
         name, seed = job
-        save_genotype(genotypes[name], ranking.path / f"{name}.json")
-        flags = training_flags(ranking.args, ranking, name, seed)
-        ranking.run_to_its_end("train", f"{name}-seed{seed}", flags)
+        ranking.train(f"{name}-seed{seed}", genotypes[name], seed)
 
     ranking.all(progress_bar(to_do, "training", "network"), train)
     top1 = {name: list(known.get(str(genotype), [])) for name, genotype in genotypes.items()}
     for name, seed in to_do:
         if folder := ranking.finished("train", f"{name}-seed{seed}"):
-            top1[name].append(load_checkpoint(folder / LAST_CHECKPOINT)["top1"])
+            top1[name].append(trained_top1(folder))
     return {
         signal: {search: top1[name] for search, name in own.items() if top1[name]}
         for signal, own in chosen.items()

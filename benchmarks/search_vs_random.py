@@ -24,23 +24,21 @@ from benchmarks.study import (
     parse_study,
     random_cell,
     run_study,
+    trained_top1,
 )
 from benchmarks.study_report import TrainedCell, accuracy_by_size, report
 from dataset.class_folders import class_folders
-from genotypes import GENOTYPE_FILE, Genotype, load_genotype, save_genotype
-from model import NetworkCIFAR
+from genotypes import GENOTYPE_FILE, Genotype, load_genotype
 from report.figure_file import save_figure
 from report.history import read_run
-from report.sizes import Size, Target
+from report.sizes import Size, Target, target_of
 from runtime.arguments import ArgumentParser, non_negative_int, positive_int, probability
 from runtime.atomic_file import write_json
-from runtime.checkpoint import load_checkpoint
 from runtime.errors import UserError, run_script
 from runtime.progress_bar import progress_bar
 from search.learners import LEARNERS
 from train import parse_arguments as training_arguments
 from train_search import parse_arguments as search_arguments
-from training.state import LAST_CHECKPOINT
 from utils import derive_seed
 
 RANDOM, SAME_SIZE = "random", "same-size"
@@ -63,9 +61,10 @@ def compare(args: Namespace, study: Study) -> None:
     cells = all_cells(args, study, target)
     results = Results(args, study, target, cells)
     order = in_random_order(list(cells), args.trainings, args.seed)
-    to_do = [job for job in order if not study.finished("train", "{}-seed{}".format(*job))]
+    to_do = [job for job in order if not results.has(*job)]
     study.all(
-        progress_bar(to_do, "training", "network"), lambda job: train(args, study, results, *job)
+        progress_bar(to_do, "training", "network"),
+        lambda job: train(study, results, cells[job[0]], *job),
     )
     if trained := results.trained_cells():
         print(*report(trained, (RANDOM, SAME_SIZE), results.seconds), sep="\n")
@@ -89,7 +88,7 @@ class Results:
         self.path = study.path / RESULTS_FILE
         self.seconds: dict[str, list[float]] = {
             learner: [
-                sum(pair.seconds for generation in run.generations for pair in generation.pairs)
+                sum(generation.seconds for generation in run.generations)
                 for seed in range(args.searches)
                 for run in [read_run(search(args, study, learner, seed))]
             ]
@@ -98,22 +97,32 @@ class Results:
         self._cells: dict[str, dict] = {}
         self._lock = Lock()
         for name, genotype in cells.items():
-            save_genotype(genotype, study.path / f"{name}.json")
             size = target.size(genotype)._asdict()
             self._cells[name] = {"genotype": genotype._asdict(), **size, "top1": {}}
             for seed in range(args.trainings):
                 if folder := study.finished("train", f"{name}-seed{seed}"):
-                    self.add(name, seed, folder)
+                    self._take(name, seed, folder)
+        if self.seconds["training"]:
+            self._write()
+
+    def has(self, name: str, seed: int) -> bool:
+        """Whether the training of that cell by that seed has ended."""
+        return seed in self._cells[name]["top1"]
 
     def add(self, name: str, seed: int, folder: Path) -> float:
-        """Take the result of a training in `folder`; returns its accuracy in percent."""
-        top1 = load_checkpoint(folder / LAST_CHECKPOINT)["top1"]
-        seconds = sum(epoch.seconds for epoch in read_run(folder).epochs)
+        """Take and write the result of a training in `folder`; returns its accuracy in percent."""
         with self._lock:
-            self._cells[name]["top1"][seed] = top1
-            self.seconds["training"].append(seconds)
-            write_json(self.path, {"cells": self._cells, "seconds": self.seconds})
+            top1 = self._take(name, seed, folder)
+            self._write()
         return top1
+
+    def _take(self, name: str, seed: int, folder: Path) -> float:
+        top1 = self._cells[name]["top1"][seed] = trained_top1(folder)
+        self.seconds["training"].append(sum(epoch.seconds for epoch in read_run(folder).epochs))
+        return top1
+
+    def _write(self) -> None:
+        write_json(self.path, {"cells": self._cells, "seconds": self.seconds})
 
     def trained_cells(self) -> list[TrainedCell]:
         """The cells that have been trained at least once."""
@@ -136,14 +145,15 @@ def training_target(args: Namespace, study: Study) -> Target:
     """
     search_arguments([*study.image_flags(), *shlex.split(args.search_flags)])
     settings = training_arguments([*study.image_flags(), *shlex.split(args.train_flags)])
-    classes = {"cifar100": 100, "folder": 0}.get(args.set, 10)
-    image_size = 16 if args.set == "digits" else settings.image_size or 32
-    return Target(
-        NetworkCIFAR,
-        settings.init_channels,
-        settings.layers,
-        image_size,
-        classes or len(class_folders(Path(args.data) / "train")),
+    is_folder = args.set == "folder"
+    return target_of(
+        {
+            "set": args.set,
+            "image_size": settings.image_size,
+            "target_channels": settings.init_channels,
+            "target_layers": settings.layers,
+            "target_classes": len(class_folders(Path(args.data) / "train")) if is_folder else None,
+        }
     )
 
 
@@ -153,18 +163,10 @@ def search(args: Namespace, study: Study, learner: str, seed: int) -> Path:
     return study.run_to_its_end("search", f"{learner}-{seed}", flags)
 
 
-def train(args: Namespace, study: Study, results: Results, name: str, seed: int) -> None:
+def train(study: Study, results: Results, genotype: Genotype, name: str, seed: int) -> None:
     """Train the cell of that name once, if that is not done."""
-    folder = study.run_to_its_end(
-        "train", f"{name}-seed{seed}", training_flags(args, study, name, seed)
-    )
+    folder = study.train(f"{name}-seed{seed}", genotype, seed)
     study.log.info("%s, seed %d: %.2f %%", name, seed, results.add(name, seed, folder))
-
-
-def training_flags(args: Namespace, study: Study, name: str, seed: int) -> list[str]:
-    """Flags for train.py, for the cell in the study's file of that name."""
-    arch = str((study.path / f"{name}.json").resolve())
-    return ["--arch", arch, "--seed", str(seed), *shlex.split(args.train_flags)]
 
 
 def all_cells(args: Namespace, study: Study, target: Target) -> dict[str, Genotype]:

@@ -6,6 +6,7 @@ study taken up again finds what is done and does not do it twice.
 
 import logging
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from typing import TypeVar
 import numpy as np
 
 from dataset.image_set import SET_NAMES
-from genotypes import GENOTYPE_FILE, Genotype
+from genotypes import GENOTYPE_FILE, Genotype, save_genotype
 from report.sizes import Target
 from runtime.arguments import ArgumentParser, expanded_path, positive_int
 from runtime.checkpoint import load_checkpoint
@@ -156,6 +157,17 @@ class Study:
             raise UserError(f"{script}: {lines[-1].removeprefix('error: ')}")
         return self._begun(kind, name)
 
+    def train(self, name: str, genotype: Genotype, seed: int) -> Path:
+        """Train a cell by the study's recipe, if that is not done; returns the run folder.
+
+        Args:
+            name: of the training's run, and of the cell's file in the study's folder.
+        """
+        path = self.path.resolve() / f"{name}.json"
+        save_genotype(genotype, path)
+        flags = ["--arch", str(path), "--seed", str(seed), *shlex.split(self.args.train_flags)]
+        return self.run_to_its_end("train", name, flags)
+
     def finished(self, kind: str, name: str) -> Path | None:
         """The folder of a search or training of the study, if it has ended."""
         begun = self._begun(kind, name)
@@ -211,6 +223,11 @@ class Study:
         for settings in self.path.glob(f"{kind}-{name}-*/settings.json"):
             return settings.parent
         return None
+
+
+def trained_top1(folder: Path) -> float:
+    """Test accuracy in percent after the last epoch of the training in a run folder."""
+    return load_checkpoint(folder / LAST_CHECKPOINT)["top1"]
 
 
 def random_cell(*seed: int) -> Genotype:

@@ -7,7 +7,7 @@ import pytest
 from helpers import ROOT, TINY_SEARCH, TINY_TRAINING
 
 from benchmarks import budgets
-from benchmarks.study import random_cell
+from benchmarks.study import Study, random_cell
 from genotypes import RelativeNAS, save_genotype
 from report.sizes import TARGETS
 from runtime.errors import UserError
@@ -24,20 +24,20 @@ def test_half_of_the_random_cells_are_below_the_median():
 def test_the_scripts_get_the_budget_and_the_seed(tmp_path, monkeypatch):
     started = []
 
-    class Study:
-        path = tmp_path
-
+    class FakeStudy(Study):
         def run_to_its_end(self, kind, name, flags):
             started.append((kind, name, " ".join(flags)))
             save_genotype(RelativeNAS, tmp_path / "genotype.json")
             return tmp_path
 
-    monkeypatch.setattr(budgets, "load_checkpoint", lambda path: {"top1": 90.0})
+    monkeypatch.setattr(budgets, "trained_top1", lambda folder: 90.0)
     monkeypatch.setattr(budgets, "read_run", lambda folder: ended_search())
     arguments = ["--set", "digits", "--target_layers", "5", "--search_flags=--epochs 2"]
     args = budgets.parse_arguments([*arguments, "--train_flags=--epochs 3"])
     target = TARGETS["cifar"]
-    result = budgets.search_and_train(args, target, 600.5, "25th percentile", 4, Study())
+    result = budgets.search_and_train(
+        args, target, 600.5, "25th percentile", 4, FakeStudy(args, tmp_path)
+    )
     (search, found, other) = started
     assert search == (
         "search", "25th-seed4", "--learner published --seed 4 --target cifar "

@@ -91,7 +91,7 @@ def test_each_signals_choice_is_trained_unless_the_study_has_done_so(tmp_path, m
         def finished(self, kind, name):
             return tmp_path
 
-    monkeypatch.setattr(ranking, "load_checkpoint", lambda path: {"top1": 70.0})
+    monkeypatch.setattr(ranking, "trained_top1", lambda folder: 70.0)
     study = FakeStudy(SimpleNamespace(minutes=None, jobs=1, train_flags="--epochs 2"), tmp_path)
     args = SimpleNamespace(signals=["shared", "turn"], trainings=2)
     known = {"a-0": (NASNet, TrainedCell("a-0", Size(1, 1), [61.0, 63.0]))}
