@@ -64,7 +64,7 @@ def test_a_study_and_its_resumption(tmp_path):
     )  # fmt: skip
     folder = only_folder(tmp_path)
     results = json.loads((folder / "results.json").read_text())
-    assert {name: len(top1) for name, top1 in results["cells"].items()} == dict.fromkeys(
+    assert {name: len(cell["top1"]) for name, cell in results["cells"].items()} == dict.fromkeys(
         ("shuffled-0", "published-0", "random-0", "random-1", "same-size-0"), 2
     )
     assert (folder / "accuracy.svg").exists()
