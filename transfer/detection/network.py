@@ -17,9 +17,10 @@ from torchvision.models.mobilenetv2 import InvertedResidual
 
 from genotypes import Genotype, genotype_from_dict, resolve_genotype
 from model import Backbone, NetworkImageNet
-from runtime.checkpoint import check_weights, load_checkpoint, published_state_dict
+from runtime.checkpoint import load_checkpoint, published_state_dict
 from runtime.errors import UserError
 from runtime.untrusted import is_whole_number
+from transfer.checkpoints import network_with_weights
 from transfer.detection.targets import select_detections
 
 PUBLISHED_SIZES = {"init_channels": 46, "layers": 14, "num_classes": 21, "image_size": 320}
@@ -334,14 +335,9 @@ def load_detector(
         description["genotype"] = resolve_genotype(arch)._asdict()
     description |= {name: value for name, value in options.items() if value is not None}
     try:
-        # Without memory at first: a network may be described that is larger than its weights.
-        with torch.device("meta"):
-            network = build_detector(description)
+        return network_with_weights(build_detector, description, state, path), description
     except ValueError as error:
         raise UserError(f"checkpoint {path}: does not describe a detector ({error})") from None
-    check_weights(network.state_dict(), state, path)
-    network.to_empty(device="cpu").load_state_dict(state)
-    return network.eval(), description
 
 
 def own_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

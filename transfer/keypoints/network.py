@@ -7,16 +7,20 @@ transposed convolutions that double its sides, and a heatmap for each joint.
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
-from dataset.pixel_statistics import statistics_from_dict
-from genotypes import Genotype, RelativeNAS, genotype_from_dict
+from genotypes import Genotype, RelativeNAS
 from model import Backbone, NetworkImageNet
 from report.sizes import TARGETS
-from runtime.checkpoint import check_weights, load_checkpoint, published_state_dict
+from runtime.checkpoint import load_checkpoint, published_state_dict
 from runtime.errors import UserError
-from runtime.untrusted import is_whole_number
+from transfer.checkpoints import (
+    build_backbone,
+    check_description,
+    described_by,
+    given_fields,
+    network_with_weights,
+)
 
 JOINTS = 17
 """Of a person in COCO."""
@@ -107,26 +111,14 @@ def check_keypoint_description(description: Mapping) -> None:
     Raises:
         ValueError: a field is not what it should be; names it.
     """
-    if description.get("task") != "keypoints":
-        raise ValueError("field 'task' must be 'keypoints'")
-    for name, (smallest, largest) in SIZES.items():
-        if not is_whole_number(description.get(name), smallest, largest):
-            raise ValueError(f"field {name!r} must be a whole number from {smallest} to {largest}")
-    genotype_from_dict(description.get("genotype"))
-    if "mean" in description:
-        statistics_from_dict(description)
+    check_description(description, "keypoints", SIZES)
 
 
 def build_keypoint_network(description: Mapping) -> KeypointNetwork:
     """The network that `describe_keypoint_network` described, its weights new."""
-    backbone = NetworkImageNet(
-        description["init_channels"],
-        1,  # the classifier is left out
-        description["layers"],
-        False,
-        genotype_from_dict(description["genotype"]),
+    return KeypointNetwork(
+        build_backbone(description), description["joints"], description["upsampled_channels"]
     )
-    return KeypointNetwork(backbone, description["joints"], description["upsampled_channels"])
 
 
 def new_keypoint_network(
@@ -140,7 +132,7 @@ def new_keypoint_network(
     Raises:
         UserError: it cannot be built; names what is wrong.
     """
-    description = _published_description(joints) | _given(genotype, init_channels, layers)
+    description = _published_description(joints) | given_fields(genotype, init_channels, layers)
     try:
         check_keypoint_description(description)
     except ValueError as error:
@@ -170,20 +162,14 @@ def load_keypoint_network(
             f"checkpoint {path}: holds no network for keypoints (no heatmaps.weight in it); give "
             "one of transfer/train_keypoints.py, or of the original's repository"
         )
-    description = _published_description(*output.shape[:2])
-    own = (*description, "mean", "std")
-    description |= {name: checkpoint[name] for name in own if name in checkpoint}
-    description |= _given(genotype, init_channels, layers)
+    published = _published_description(*output.shape[:2])
+    given = given_fields(genotype, init_channels, layers)
+    description = described_by(checkpoint, published, given)
     try:
         check_keypoint_description(description)
     except ValueError as error:
         raise UserError(f"checkpoint {path}: does not describe a network ({error})") from None
-    # Without memory at first: a network may be described that is larger than its weights.
-    with torch.device("meta"):
-        network = build_keypoint_network(description)
-    check_weights(network.state_dict(), state, path)
-    network.to_empty(device="cpu").load_state_dict(state)
-    return network.eval(), description
+    return network_with_weights(build_keypoint_network, description, state, path), description
 
 
 def _published_description(joints: int, upsampled_channels: int = UPSAMPLED_CHANNELS) -> dict:
@@ -191,13 +177,6 @@ def _published_description(joints: int, upsampled_channels: int = UPSAMPLED_CHAN
     return describe_keypoint_network(
         RelativeNAS, published.channels, published.layers, joints, upsampled_channels
     )
-
-
-def _given(genotype: Genotype | None, init_channels: int | None, layers: int | None) -> dict:
-    """The fields of a description that somebody asked for."""
-    genotype_fields = genotype and genotype._asdict()
-    fields = {"genotype": genotype_fields, "init_channels": init_channels, "layers": layers}
-    return {name: value for name, value in fields.items() if value is not None}
 
 
 def rename_original(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -7,13 +7,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dataset.pixel_statistics import statistics_from_dict
-from genotypes import Genotype, RelativeNAS, genotype_from_dict
-from model import NetworkImageNet
+from genotypes import Genotype, RelativeNAS
 from report.sizes import TARGETS
-from runtime.checkpoint import check_weights, load_checkpoint, published_state_dict
+from runtime.checkpoint import load_checkpoint, published_state_dict
 from runtime.errors import UserError
-from runtime.untrusted import is_whole_number
+from transfer.checkpoints import (
+    build_backbone,
+    check_description,
+    described_by,
+    given_fields,
+    network_with_weights,
+)
 from transfer.segmentation.network import CLASSES, BiSeNet
 
 SIZES = {"init_channels": (2, 1 << 16), "layers": (2, 1000), "num_classes": (1, 255)}
@@ -72,26 +76,12 @@ def check_segmentation_description(description: Mapping) -> None:
     Raises:
         ValueError: a field is not what it should be; names it.
     """
-    if description.get("task") != "segmentation":
-        raise ValueError("field 'task' must be 'segmentation'")
-    for name, (smallest, largest) in SIZES.items():
-        if not is_whole_number(description.get(name), smallest, largest):
-            raise ValueError(f"field {name!r} must be a whole number from {smallest} to {largest}")
-    genotype_from_dict(description.get("genotype"))
-    if "mean" in description:
-        statistics_from_dict(description)
+    check_description(description, "segmentation", SIZES)
 
 
 def build_segmentation_network(description: Mapping) -> BiSeNet:
     """The network that `describe_segmentation_network` described, its weights new."""
-    network = NetworkImageNet(
-        description["init_channels"],
-        1,  # the classifier is left out
-        description["layers"],
-        False,
-        genotype_from_dict(description["genotype"]),
-    )
-    return BiSeNet(network, description["num_classes"])
+    return BiSeNet(build_backbone(description), description["num_classes"])
 
 
 def new_segmentation_network(
@@ -105,7 +95,9 @@ def new_segmentation_network(
     Raises:
         UserError: it cannot be built; names what is wrong.
     """
-    description = _published_description(num_classes) | _given(genotype, init_channels, layers)
+    description = _published_description(num_classes) | given_fields(
+        genotype, init_channels, layers
+    )
     try:
         check_segmentation_description(description)
     except ValueError as error:
@@ -135,20 +127,14 @@ def load_segmentation_network(
             f"checkpoint {path}: holds no network for segmentation (no output.1.weight in it); "
             "give one of transfer/train_segmentation.py, or of the original's repository"
         )
-    description = _published_description(output.shape[0])
-    own = (*description, "mean", "std")
-    description |= {name: checkpoint[name] for name in own if name in checkpoint}
-    description |= _given(genotype, init_channels, layers)
+    published = _published_description(output.shape[0])
+    given = given_fields(genotype, init_channels, layers)
+    description = described_by(checkpoint, published, given)
     try:
         check_segmentation_description(description)
     except ValueError as error:
         raise UserError(f"checkpoint {path}: does not describe a network ({error})") from None
-    # Without memory at first: a network may be described that is larger than its weights.
-    with torch.device("meta"):
-        network = build_segmentation_network(description)
-    check_weights(network.state_dict(), state, path)
-    network.to_empty(device="cpu").load_state_dict(state)
-    return network.eval(), description
+    return network_with_weights(build_segmentation_network, description, state, path), description
 
 
 def _published_description(num_classes: int) -> dict:
@@ -156,13 +142,6 @@ def _published_description(num_classes: int) -> dict:
     return describe_segmentation_network(
         RelativeNAS, published.channels, published.layers, num_classes
     )
-
-
-def _given(genotype: Genotype | None, init_channels: int | None, layers: int | None) -> dict:
-    """The fields of a description that somebody asked for."""
-    genotype_fields = genotype and genotype._asdict()
-    fields = {"genotype": genotype_fields, "init_channels": init_channels, "layers": layers}
-    return {name: value for name, value in fields.items() if value is not None}
 
 
 def converted_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
