@@ -99,7 +99,7 @@ def published():
 
 def sizes(groups):
     return {
-        (group["rate_factor"], group["weight_decay"]): sum(p.numel() for p in group["params"])
+        (group["rate"], group["weight_decay"]): sum(p.numel() for p in group["params"])
         for group in groups
     }
 

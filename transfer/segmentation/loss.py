@@ -72,7 +72,7 @@ def parameter_groups(
 ) -> list[dict[str, object]]:
     """The network's parameters in groups for an optimiser.
 
-    A group has `params`; `weight_decay`, 0 for batch norm's; and `rate_factor`, what its learning
+    A group has `params`; `weight_decay`, 0 for batch norm's; and `rate`, what its learning
     rate is of that of `learning_rate`.
 
     Args:
@@ -85,7 +85,7 @@ def parameter_groups(
         for kind in ("weight", "bias")
     }
     groups = {
-        (factor, decay): {"params": [], "weight_decay": decay, "rate_factor": factor}
+        (factor, decay): {"params": [], "weight_decay": decay, "rate": factor}
         for factor in (1.0, NEW_PARTS_FACTOR)
         for decay in (weight_decay, 0.0)
     }
