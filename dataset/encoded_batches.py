@@ -26,7 +26,7 @@ from dataset.decoding import (
 )
 from dataset.encoded_images import EncodedImages
 from dataset.image_set import Statistics
-from dataset.workers import watched_loader
+from dataset.workers import loaded_batches
 from runtime.errors import UserError
 from utils import derive_seed, to_device
 
@@ -211,18 +211,8 @@ def _load(
 
     Images come as uint8 (n, 3, H, W) on the device, channels last.
     """
-    device = loading.batching.device
     if loading.workers:
         decoded.images.close()  # each worker opens its own
-    items = watched_loader(
-        decoded,
-        loading.workers,
-        sampler=range(first, len(decoded)),
-        pin_memory=device.type == "cuda",
-        generator=Generator(),  # else it would draw from the one that drop path draws from
-    )
-    for batch in items:
-        if isinstance(batch, UserError):
-            raise batch
-        pixels, labels = (tensor.to(device, non_blocking=True) for tensor in batch)
+    device = loading.batching.device
+    for pixels, labels in loaded_batches(decoded, loading.workers, device, first):
         yield pixels.permute(0, 3, 1, 2), labels

@@ -15,6 +15,8 @@ from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
 from threading import Thread
 
+import torch
+from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from runtime.errors import UserError
@@ -109,6 +111,30 @@ def watched_loader(dataset: Dataset, workers: int, **options: object) -> Iterato
                     raise
                 raise problem from None
             yield item
+
+
+def loaded_batches(
+    dataset: Dataset, workers: int, device: torch.device, first: int = 0
+) -> Iterator[tuple[Tensor, ...]]:
+    """The items of `dataset` in order, from number `first` on, their tensors on `device`.
+
+    Args:
+        dataset, workers: as for `watched_loader`.
+
+    Raises:
+        UserError: an item is one, or as `watched_loader`.
+    """
+    items = watched_loader(
+        dataset,
+        workers,
+        sampler=range(first, len(dataset)),
+        pin_memory=device.type == "cuda",
+        generator=Generator(),  # else it would draw from the one that drop path draws from
+    )
+    for item in items:
+        if isinstance(item, UserError):
+            raise item
+        yield tuple(tensor.to(device, non_blocking=True) for tensor in item)
 
 
 def _receive(items: Iterator[object], opener: ThreadPoolExecutor) -> object:

@@ -14,14 +14,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from dataset.augmentation import normalize
 from dataset.batching import Batching
 from dataset.decoding import UNREADABLE, open_image, to_rgb
 from dataset.pixel_statistics import Statistics
-from dataset.workers import watched_loader
+from dataset.workers import loaded_batches
 from runtime.errors import UserError
 from transfer.keypoints.annotations import People
 from transfer.keypoints.evaluation import FoundPeople
@@ -201,17 +201,8 @@ def _load(
     """Items of `CropBatches` on the device, from batch `first` on, their images normalised."""
     device = loading.batching.device
     mean, std = loading.statistics.tensors(device)
-    items = watched_loader(
-        CropBatches(people, loading, batches, seed),
-        loading.workers,
-        sampler=range(first, len(batches)),
-        pin_memory=device.type == "cuda",
-        generator=Generator(),  # else it would draw from the one that drop path draws from
-    )
-    for batch in items:
-        if isinstance(batch, UserError):
-            raise batch
-        pixels, *others = (tensor.to(device, non_blocking=True) for tensor in batch)
+    crops = CropBatches(people, loading, batches, seed)
+    for pixels, *others in loaded_batches(crops, loading.workers, device, first):
         yield normalize(pixels.permute(0, 3, 1, 2), mean, std), CroppedPeople(*others)
 
 

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from dataset.augmentation import normalize
 from dataset.batching import Batching
 from dataset.pixel_statistics import PUBLISHED_STATISTICS, Statistics
-from dataset.workers import watched_loader
+from dataset.workers import loaded_batches
 from runtime.errors import UserError
 from transfer.segmentation.augmentation import Example, augment
 from transfer.segmentation.data import LabelledImages
@@ -88,17 +88,7 @@ class SegmentationBatches:
     def _load(self, batches: "ReadBatches", first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         device = self.batching.device
         mean, std = self.statistics.tensors(device)
-        items = watched_loader(
-            batches,
-            self.workers,
-            sampler=range(first, len(batches)),
-            pin_memory=device.type == "cuda",
-            generator=Generator(),  # else it would draw from the one that drop path draws from
-        )
-        for batch in items:
-            if isinstance(batch, UserError):
-                raise batch
-            images, labels = (tensor.to(device, non_blocking=True) for tensor in batch)
+        for images, labels in loaded_batches(batches, self.workers, device, first):
             yield normalize(images, mean, std), labels.long()
 
 
