@@ -143,7 +143,6 @@ def _network(
     auxiliary: bool | None = None,
 ) -> nn.Module:
     with _own_modules():
-        from dataset.pixel_statistics import PUBLISHED_STATISTICS, statistics_from_dict
         from genotypes import resolve_genotype
         from runtime.errors import UserError
         from training.trained_network import (
@@ -184,12 +183,7 @@ def _network(
                     f"checkpoint {pretrained}: has {network.num_classes} classes, not "
                     f"{num_classes}; if that is meant, give num_classes={network.num_classes}"
                 )
-        if "mean" in description:
-            statistics = statistics_from_dict(description)
-        else:
-            statistics = PUBLISHED_STATISTICS[set_name]
-    network.mean, network.std = statistics.mean, statistics.std
-    return network
+        return _with_statistics(network, description, set_name)
 
 
 def _keypoint_network(
@@ -200,7 +194,6 @@ def _keypoint_network(
     joints: int = 17,
 ) -> nn.Module:
     with _own_modules():
-        from dataset.pixel_statistics import PUBLISHED_STATISTICS, statistics_from_dict
         from genotypes import resolve_genotype
         from runtime.errors import UserError
         from transfer.keypoints.network import load_keypoint_network, new_keypoint_network
@@ -218,11 +211,7 @@ def _keypoint_network(
                     f"checkpoint {pretrained}: has {description['joints']} joints, not {joints}; "
                     f"if that is meant, give joints={description['joints']}"
                 )
-        statistics = PUBLISHED_STATISTICS["imagenet"]
-        if "mean" in description:
-            statistics = statistics_from_dict(description)
-    network.mean, network.std = statistics.mean, statistics.std
-    return network
+        return _with_statistics(network, description, "imagenet")
 
 
 def _segmentation_network(
@@ -233,7 +222,6 @@ def _segmentation_network(
     num_classes: int = 19,
 ) -> nn.Module:
     with _own_modules():
-        from dataset.pixel_statistics import PUBLISHED_STATISTICS, statistics_from_dict
         from genotypes import resolve_genotype
         from runtime.errors import UserError
         from transfer.segmentation.checkpoints import (
@@ -254,11 +242,7 @@ def _segmentation_network(
                     f"checkpoint {pretrained}: has {network.num_classes} classes, not "
                     f"{num_classes}; if that is meant, give num_classes={network.num_classes}"
                 )
-        statistics = PUBLISHED_STATISTICS["imagenet"]
-        if "mean" in description:
-            statistics = statistics_from_dict(description)
-    network.mean, network.std = statistics.mean, statistics.std
-    return network
+        return _with_statistics(network, description, "imagenet")
 
 
 def _detector(
@@ -286,6 +270,18 @@ def _detector(
                 f"num_classes={network.num_classes}"
             )
         return network
+
+
+def _with_statistics(network: nn.Module, description: dict, set_name: str) -> nn.Module:
+    """The network with the mean and deviation of its description, or else of the set."""
+    from dataset.pixel_statistics import PUBLISHED_STATISTICS, statistics_from_dict
+
+    if "mean" in description:
+        statistics = statistics_from_dict(description)
+    else:
+        statistics = PUBLISHED_STATISTICS[set_name]
+    network.mean, network.std = statistics.mean, statistics.std
+    return network
 
 
 def _refuse_true(pretrained: bool | str, error: type[Exception]) -> None:

@@ -1820,8 +1820,8 @@ another set's mean and deviation in the hub's ImageNet
 - _network("imagenet", "imagenet", pretrained,
 + _network("imagenet", "cifar10", pretrained,
 the hub ignores a checkpoint's own mean and deviation
--             statistics = statistics_from_dict(description)
-+             statistics = PUBLISHED_STATISTICS["cifar10"]
+-         statistics = statistics_from_dict(description)
++         statistics = PUBLISHED_STATISTICS["cifar10"]
 
 export.py | test_image_recipe
 exported without normalisation
