@@ -19,13 +19,13 @@ from operations import OPERATIONS
 from runtime.untrusted import is_whole_number
 from utils import multiply_adds, parameter_count
 
-LARGEST = {
-    "target_channels": 1 << 16,
-    "target_layers": 1000,
-    "target_image_size": 1 << 13,
-    "target_classes": 1 << 20,
+SETTINGS = {
+    "target_channels": ("channels", 1 << 16),
+    "target_layers": ("layers", 1000),
+    "target_image_size": ("image_size", 1 << 13),
+    "target_classes": ("num_classes", 1 << 20),
 }
-"""What settings may ask for at most."""
+"""Settings of a search: the attribute of its target that each is, and what it may be at most."""
 
 
 class Size(NamedTuple):
@@ -92,13 +92,6 @@ TARGETS = {
 }
 """The published networks."""
 
-SETTING_OF = {
-    "target_channels": "channels",
-    "target_layers": "layers",
-    "target_image_size": "image_size",
-    "target_classes": "num_classes",
-}
-
 FOR_DIGITS = {"channels": 8, "layers": 5, "image_size": 16}
 """A network that suits 1,437 images of 16×16."""
 
@@ -122,17 +115,17 @@ def target_of(settings: Mapping[str, object]) -> Target:
     elif name == "cifar" and image_set == "digits":
         target = replace(target, **FOR_DIGITS)
     elif name == "cifar" and image_set == "folder" and image_size is not None:
-        if not is_whole_number(image_size, 1, LARGEST["target_image_size"]):
+        if not is_whole_number(image_size, 1, SETTINGS["target_image_size"][1]):
             raise ValueError("image_size must be a whole number, and not larger than images are")
         target = replace(target, image_size=image_size)
-    for setting, largest in LARGEST.items():
+    for setting, (attribute, largest) in SETTINGS.items():
         value = settings.get(setting)
         # The stem for large images begins with half of the channels.
         smallest = 2 if (name, setting) == ("imagenet", "target_channels") else 1
         if value is not None:
             if not is_whole_number(value, smallest, largest):
                 raise ValueError(f"{setting} must be a whole number from {smallest} to {largest}")
-            target = replace(target, **{SETTING_OF[setting]: value})
+            target = replace(target, **{attribute: value})
     return target
 
 
