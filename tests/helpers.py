@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -228,3 +228,29 @@ def call_data_script(name: str, *arguments: object) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
         module.main()
+
+
+def formula_weights(
+    shapes: Mapping[str, Sequence[int]], seed: int, factor: float = 1.0
+) -> dict[str, torch.Tensor]:
+    """The weights that reference outputs were computed with (shared/README.md), by name.
+
+    Args:
+        factor: of tensors of more than one dimension.
+    """
+    weights = {}
+    for index, (name, shape) in enumerate(sorted(shapes.items())):
+        random = np.random.RandomState(seed + index)
+        if name.endswith("num_batches_tracked"):
+            values = np.array(1)
+        elif name.endswith("running_var"):
+            values = random.uniform(0.5, 1.5, shape)
+        elif len(shape) > 1:
+            values = random.randn(*shape) * np.sqrt(2 / np.prod(shape[1:])) * factor
+        elif name.endswith("weight"):
+            values = random.uniform(0.5, 1.5, shape)
+        else:
+            values = random.randn(*shape) * 0.1
+        whole = name.endswith("num_batches_tracked")
+        weights[name] = torch.as_tensor(values).to(torch.int64 if whole else torch.float32)
+    return weights

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from detection_reference import TINY, assert_like_reference, read_reference
+from helpers import formula_weights
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.detection.image_list import ImageList
 
@@ -20,26 +21,6 @@ from transfer.detection.network import (
 from utils import multiply_adds, parameter_count
 
 REFERENCE = read_reference("detection_network")
-
-
-def formula_weights(seed, factor):
-    """The original's state dict that the outputs were computed with."""
-    weights = {}
-    for index, (name, shape) in enumerate(sorted(REFERENCE["state_dict"].items())):
-        random = np.random.RandomState(seed + index)
-        if name.endswith("num_batches_tracked"):
-            values = np.array(1)
-        elif name.endswith("running_var"):
-            values = random.uniform(0.5, 1.5, shape)
-        elif len(shape) > 1:
-            values = random.randn(*shape) * np.sqrt(2 / np.prod(shape[1:])) * factor
-        elif name.endswith("weight"):
-            values = random.uniform(0.5, 1.5, shape)
-        else:
-            values = random.randn(*shape) * 0.1
-        tensor = torch.as_tensor(values)
-        weights[name] = tensor if tensor.dim() == 0 else tensor.float()
-    return weights
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +61,7 @@ def test_multiply_adds_of_a_whole_detector_are_those_of_its_layers():
 
 @pytest.mark.parametrize("entry", REFERENCE["outputs"], ids=lambda entry: str(entry["seed"]))
 def test_outputs_are_the_originals(published, entry):
-    weights = formula_weights(entry["seed"], entry["weight_factor"])
+    weights = formula_weights(REFERENCE["state_dict"], entry["seed"], entry["weight_factor"])
     published.load_state_dict(own_names(weights))
     published.train(entry["mode"] == "train")
     random = np.random.RandomState(entry["seed"])

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from helpers import FIXTURES
+from helpers import FIXTURES, formula_weights
 from torch.utils.flop_counter import FlopCounterMode
 
 from genotypes import DARTS_V2, RelativeNAS
@@ -28,26 +28,6 @@ with gzip.open(FIXTURES / "transfer" / "keypoints_network.json.gz", "rt") as fil
 
 def published_network():
     return build_keypoint_network(describe_keypoint_network(RelativeNAS, 46, 14))
-
-
-def formula_state(seed, factor):
-    """A state dict of the original's, its numbers by the reference file's formula."""
-    state = {}
-    for index, (name, shape) in enumerate(sorted(REFERENCE["state_dict"].items())):
-        random = np.random.RandomState(seed + index)
-        if name.endswith("num_batches_tracked"):
-            values = np.array(1)
-        elif name.endswith("running_var"):
-            values = random.uniform(0.5, 1.5, shape)
-        elif len(shape) > 1:
-            values = random.randn(*shape) * np.sqrt(2 / np.prod(shape[1:])) * factor
-        elif name.endswith("weight"):
-            values = random.uniform(0.5, 1.5, shape)
-        else:
-            values = random.randn(*shape) * 0.1
-        whole = name.endswith("num_batches_tracked")
-        state[name] = torch.as_tensor(values, dtype=torch.int64 if whole else torch.float32)
-    return state
 
 
 def test_names_shapes_and_sizes_are_the_originals():
@@ -77,7 +57,7 @@ def test_outputs_are_the_originals(index):
     # The first entry is the second's again, with numbers up to 1e6.
     entry = REFERENCE["outputs"][index]
     network = published_network()
-    state = formula_state(entry["seed"], entry.get("weight_factor", 1))
+    state = formula_weights(REFERENCE["state_dict"], entry["seed"], entry.get("weight_factor", 1))
     network.load_state_dict(rename_original(state))
     network.train(entry["mode"] == "train")
     random = np.random.RandomState(entry["seed"])

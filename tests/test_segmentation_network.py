@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from helpers import FIXTURES, assert_same_tensors
+from helpers import FIXTURES, assert_same_tensors, formula_weights
 from torch.utils.flop_counter import FlopCounterMode
 
 from genotypes import DARTS_V2, RelativeNAS
@@ -41,22 +41,8 @@ def tiny(**options):
 
 def formula_state_dict(case):
     """The original's state dict by the formula in the reference, `weights_and_input`."""
-    state = {}
-    for index, (name, shape) in enumerate(sorted(REFERENCE["state_dict"].items())):
-        random = np.random.RandomState(case["seed"] + index)
-        if name.endswith("num_batches_tracked"):
-            values = np.array(1)
-        elif name.endswith("running_var"):
-            values = random.uniform(0.5, 1.5, shape)
-        elif len(shape) > 1:
-            values = random.randn(*shape) * np.sqrt(2 / np.prod(shape[1:]))
-            values *= case.get("weight_factor", 1)
-        elif name.endswith("weight"):
-            values = random.uniform(0.5, 1.5, shape)
-        else:
-            values = random.randn(*shape) * 0.1
-        dtype = torch.int64 if name.endswith("num_batches_tracked") else torch.float32
-        state[name] = torch.as_tensor(values).to(dtype)
+    factor = case.get("weight_factor", 1)
+    state = formula_weights(REFERENCE["state_dict"], case["seed"], factor)
     if "signed" in case:
         for name in REFERENCE["in_place_abn"]["names"]:
             state[f"{name}.weight"][1::2] *= -1
