@@ -1367,8 +1367,8 @@ the best checkpoint is better than the epoch before only
 
 training/loop.py | test_evaluation_recipe
 the best checkpoint chosen by its training accuracy
-- best_by = validation[task.best_by]
-+ best_by = train[task.best_by]
+- value = validation[task.best_by]
++ value = train[task.best_by]
 
 training/loop.py | test_task
 groups with a rate of their own learn at the common one

@@ -62,13 +62,13 @@ def fit(args: Namespace, run: Run, task: Task, data: Batches) -> None:
             raise
         after = f"after the last step of epoch {epoch + 1}"
         trainer.refuse_non_finite(after, validation["loss"])
-        best_by = validation[task.best_by]
-        is_best = state.finish_epoch(best_by)
+        value = validation[task.best_by]
+        is_best = state.finish_epoch(value)
         record_epoch(args, state, train, validation, time.monotonic() - started)
         if is_best:
-            state.save_best(best_by)
+            state.save_best(value)
             task.keep_best(run, state.epoch)
-        state.save_last(best_by)
+        state.save_last(value)
         run.refresh_report()
     run.finish()
 
