@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from genotypes import PRIMITIVES
 from report.cell_drawing import OPERATION_COLOURS
-from report.records import Confusion, EpochRecord, Generation, Spread
+from report.records import METRICS, Confusion, EpochRecord, Generation, Spread
 from report.sizes import Size
 
 BEST_COLOUR = "#0072B2"
@@ -117,19 +117,21 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, flo
 
 
 def training_curves(epochs: Sequence[EpochRecord]) -> Figure:
-    """Loss, accuracy, learning rate and seconds over epochs."""
-    titles = (("loss", "top-1 accuracy (%)"), ("learning rate", "seconds an epoch"))
+    """Loss, what checkpoints are judged by, learning rate and seconds over epochs."""
+    judged_by = epochs[-1].judged_by
+    titles = (("loss", METRICS.get(judged_by, "")), ("learning rate", "seconds an epoch"))
     figure, panels = _panels(titles)
-    loss, accuracy, learning_rate, seconds = panels
+    loss, metric, learning_rate, seconds = panels
     numbers = [epoch.number + 1 for epoch in epochs]
-    training_losses = [epoch.training_loss for epoch in epochs]
-    validation_losses = [epoch.validation_loss for epoch in epochs]
-    _draw_line(loss, numbers, training_losses, MEDIAN_COLOUR, "training")
-    _draw_line(loss, numbers, validation_losses, BEST_COLOUR, "validation")
-    _use_logarithm_if_wide(loss, training_losses + validation_losses)
-    loss.legend(frameon=False, fontsize=FONT_SIZE - 1)
-    _draw_line(accuracy, numbers, [epoch.training_top1 for epoch in epochs], MEDIAN_COLOUR)
-    _draw_line(accuracy, numbers, [epoch.validation_top1 for epoch in epochs], BEST_COLOUR)
+    for axes, name in ((loss, "loss"), (metric, judged_by)):
+        for part, colour in (("training", MEDIAN_COLOUR), ("validation", BEST_COLOUR)):
+            values = [getattr(epoch, part).get(name) for epoch in epochs]
+            if any(value is not None for value in values):
+                _draw_line(axes, numbers, values, colour, part)
+                axes.legend(frameon=False, fontsize=FONT_SIZE - 1)
+    losses = [epoch.training.get("loss") for epoch in epochs]
+    losses += [epoch.validation.get("loss") for epoch in epochs]
+    _use_logarithm_if_wide(loss, losses)
     _draw_from_zero(learning_rate, numbers, [epoch.learning_rate for epoch in epochs])
     _draw_from_zero(seconds, numbers, [epoch.seconds for epoch in epochs])
     _share_x_axis(panels, numbers, "epoch")

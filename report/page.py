@@ -17,7 +17,7 @@ from report.cell_drawing import draw_genotype
 from report.charts import confusion_matrix, loss_against_size, search_curves, training_curves
 from report.figure_file import rendered
 from report.history import RunHistory, SearchHistory, TrainingHistory, read_run
-from report.records import REPORT_FILE, Confusion, Generation
+from report.records import METRICS, REPORT_FILE, Confusion, Generation
 from runtime.atomic_file import write_whole_file
 from runtime.errors import UserError
 from runtime.progress_bar import format_seconds
@@ -128,7 +128,8 @@ def training_report(run: TrainingHistory) -> str:
     curves = _paragraph("No epoch has ended yet.")
     if run.epochs:
         curves = _picture(
-            training_curves(run.epochs), "Loss, accuracy, learning rate and seconds over epochs"
+            training_curves(run.epochs),
+            "Loss, what checkpoints are judged by, learning rate and seconds over epochs",
         )
     sections = [
         ("curves", "Curves", curves),
@@ -352,27 +353,35 @@ def _training_timings(run: TrainingHistory) -> str:
 def _epochs_table(run: TrainingHistory) -> str:
     if not run.epochs:
         return _paragraph("No epoch has ended yet.")
+    last = run.epochs[-1]
+    columns = [("training", name) for name in last.training]
+    columns += [("validation", name) for name in last.validation]
     rows = [
         [
-            str(epoch.number + 1), f"{epoch.learning_rate:.6g}", _number(epoch.training_loss),
-            _number(epoch.training_top1, "{:.2f}"), _number(epoch.validation_loss),
-            _number(epoch.validation_top1, "{:.2f}"), _number(epoch.validation_top5, "{:.2f}"),
+            str(epoch.number + 1),
+            f"{epoch.learning_rate:.6g}",
+            *(_metric(name, getattr(epoch, part).get(name)) for part, name in columns),
             format_seconds(epoch.seconds),
         ]
         for epoch in run.epochs[-SHOWN_EPOCHS:]
-    ]  # fmt: skip
-    header = [
-        "epoch", "learning rate", "training loss", "training top-1 %", "validation loss",
-        "validation top-1 %", "validation top-5 %", "time",
-    ]  # fmt: skip
-    best = max(run.epochs, key=lambda epoch: epoch.validation_top1 or 0.0)
-    note = (
-        f"Best: epoch {best.number + 1}, top-1 {_number(best.validation_top1, '{:.2f}')} %; last: "
-        f"{_number(run.epochs[-1].validation_top1, '{:.2f}')} %."
-    )
+    ]
+    names = [f"{part} {METRICS[name]}" for part, name in columns]
+    header = ["epoch", "learning rate", *names, "time"]
+    note = ""
+    if name := last.judged_by:
+        best = max(run.epochs, key=lambda epoch: epoch.validation.get(name) or 0.0)
+        note = (
+            f"Best: epoch {best.number + 1}, {METRICS[name]} "
+            f"{_metric(name, best.validation.get(name))}; last: "
+            f"{_metric(name, last.validation[name])}."
+        )
     if len(rows) < len(run.epochs):
         note += f" The last {len(rows)} epochs; all are in history.jsonl."
     return _paragraph(note) + _table(header, rows, numeric=range(len(header)))
+
+
+def _metric(name: str, value: float | None) -> str:
+    return _number(value) if name == "loss" else _number(value, "{:.2f}")
 
 
 def _confusion(confusion: Confusion) -> str:

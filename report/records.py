@@ -18,6 +18,23 @@ POPULATION_FILE = "population.json"
 CONFUSION_FILE = "confusion.json"
 REPORT_FILE = "report.html"
 
+METRICS = {
+    "loss": "loss",
+    "top1": "top-1 %",
+    "top5": "top-5 %",
+    "map": "mAP %",
+    "miou": "mIoU %",
+    "pixel_accuracy": "pixel accuracy %",
+    "ap": "AP %",
+    "ap50": "AP50 %",
+    "ap75": "AP75 %",
+    "found": "joints found %",
+}
+"""What trainings measure, by its name in their histories, and what reports call it.
+
+The first that a training validates by, the loss left out, is what it judges checkpoints by.
+"""
+
 Record = TypeVar("Record")
 
 
@@ -192,20 +209,20 @@ class Member:
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """An epoch of a training: a line of its history; accuracies in percent.
+    """An epoch of a training: a line of its history.
 
     Attributes:
         number: from 0.
+        training: what was measured over the training steps, by its name in `METRICS` and in their
+            order; None for a number that is not finite.
+        validation: the same over the validation images.
         images: that were seen, in training and validation.
     """
 
     number: int
     learning_rate: float
-    training_loss: float | None
-    training_top1: float | None
-    validation_loss: float | None
-    validation_top1: float | None
-    validation_top5: float | None
+    training: dict[str, float | None]
+    validation: dict[str, float | None]
     images: int
     seconds: float
 
@@ -216,11 +233,8 @@ class EpochRecord:
         return cls(
             _whole_number(record["epoch"]),
             _finite(record["learning_rate"]),
-            _finite_or_none(training["loss"]),
-            _finite_or_none(training["top1"]),
-            _finite_or_none(validation["loss"]),
-            _finite_or_none(validation["top1"]),
-            _finite_or_none(validation["top5"]),
+            _metrics(training),
+            _metrics(validation),
             _whole_number(training["count"]) + _whole_number(validation["count"]),
             _finite(record["seconds"]),
         )
@@ -228,16 +242,20 @@ class EpochRecord:
     def scalars(self) -> dict[str, float]:
         """What TensorBoard shows of an epoch, by tag."""
         numbers = {
-            "loss/training": self.training_loss,
-            "loss/validation": self.validation_loss,
-            "top1/training": self.training_top1,
-            "top1/validation": self.validation_top1,
-            "top5/validation": self.validation_top5,
+            f"{name}/{part}": math.nan if value is None else value
+            for part in ("training", "validation")
+            for name, value in getattr(self, part).items()
+        }
+        return numbers | {
             "learning_rate": self.learning_rate,
             "seconds": self.seconds,
             "images_per_second": self.images / self.seconds,
         }
-        return {tag: math.nan if value is None else value for tag, value in numbers.items()}
+
+    @property
+    def judged_by(self) -> str | None:
+        """The name in `METRICS` of what checkpoints are judged by; None if there is no such."""
+        return next((name for name in self.validation if name != "loss"), None)
 
 
 @dataclass(frozen=True)
@@ -283,6 +301,10 @@ def _finite_or_none(value: object) -> float | None:
     if not is_number(value):
         raise ValueError("not a number")
     return float(value)
+
+
+def _metrics(numbers: dict) -> dict[str, float | None]:
+    return {name: _finite_or_none(numbers[name]) for name in METRICS if name in numbers}
 
 
 def _finite(value: object) -> float:

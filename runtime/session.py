@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from runtime.arguments import script_command
+from runtime.arguments import as_typed
 from runtime.errors import UserError
 from runtime.interruption import Interrupted, Interruption
 from runtime.out_of_memory import memory_advice
@@ -93,7 +93,7 @@ def _is_of_folder(error: OSError, folder: Path) -> bool:
 
 
 def _resume_command(args: Namespace, run: RunFolder) -> str:
-    command = script_command(Path(sys.argv[0]).name)
+    command = [as_typed(Path(sys.executable)), as_typed(Path(sys.argv[0]).resolve())]
     if launched() and not getattr(args, "gpus", None):
         command[0] = f"torchrun --nproc-per-node {os.environ['LOCAL_WORLD_SIZE']}"
         return f"{command[0]} {shlex.join([*command[1:], '--resume', str(run.path)])}"

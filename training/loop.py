@@ -61,7 +61,7 @@ def fit(args: Namespace, run: Run, task: Task, data: Batches) -> None:
             state.save_interrupted(time.monotonic() - started)
             raise
         after = f"after the last step of epoch {epoch + 1}"
-        trainer.refuse_non_finite(after, validation["loss"])
+        trainer.refuse_non_finite(after, validation.get("loss", 0.0))
         value = validation[task.best_by]
         is_best = state.finish_epoch(value)
         record_epoch(args, state, train, validation, time.monotonic() - started)

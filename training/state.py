@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.optim import SGD, Adam, Optimizer
 
 from report.run import Run
 from runtime.checkpoint import check_weights, load_newest_checkpoint, published_state_dict
@@ -16,6 +17,9 @@ from utils import all_finite
 
 LAST_CHECKPOINT = "last.pt"
 BEST_CHECKPOINT = "best.pt"
+
+KEPT_BY_OPTIMIZER = {SGD: ("momentum_buffer",), Adam: ("step", "exp_avg", "exp_avg_sq")}
+"""What optimizers keep for each parameter: tensors of its shape, and the number of its steps."""
 
 
 class EpochSoFar:
@@ -108,7 +112,7 @@ class TrainingState:
         state = self.run.read(LAST_CHECKPOINT, lambda path: self._load_last(path, epochs, steps))
         if state:
             self.network.load_state_dict(state["state_dict"])  # `_load_last` has compared the names
-            _restore_momentum(self.optimizer, state["momentum"])
+            _restore(self.optimizer, state["optimizer"])
             self.epoch, self.best = state["epoch"], state["best"]
             if state["epoch_so_far"]:
                 self.so_far.load_state_dict(state["epoch_so_far"], self.run.processes)
@@ -175,8 +179,7 @@ class TrainingState:
             return None
         state = published_state_dict(content, path)
         check_weights(self.network.state_dict(), state, path)
-        parameters = enumerate(self.network.parameters())
-        momentum = _momentum(content, {number: tensor.shape for number, tensor in parameters})
+        optimizer = _optimizer_state(content, self.optimizer)
         name = f"best_{self.task.best_by}"
         epoch, best = content.get("epoch"), content.get(name)
         so_far = content.get("epoch_so_far")
@@ -184,41 +187,48 @@ class TrainingState:
         fits = so_far is None or self.so_far.is_state(so_far, steps)
         has_best = is_number(best) or (epoch == 0 and best == -math.inf)
         has_epoch = is_whole_number(epoch, 1 if so_far is None else 0, epochs)
-        if momentum is None or not (fits and has_best and has_epoch):
+        if optimizer is None or not (fits and has_best and has_epoch):
             raise UserError(
                 f"checkpoint {path}: not what this training can go on from (optimizer, epoch, "
                 f"{name} or epoch_so_far in it is wrong); train anew"
             )
         return {
             "state_dict": state,
-            "momentum": momentum,
+            "optimizer": optimizer,
             "epoch": epoch,
             "best": best,
             "epoch_so_far": so_far,
         }
 
 
-def _momentum(content: dict, shapes: dict[int, torch.Size]) -> dict[int, Tensor | None] | None:
-    """SGD's buffers in a checkpoint, by the numbers of the parameters; None if there are no such.
+def _optimizer_state(content: dict, optimizer: Optimizer) -> dict[int, dict] | None:
+    """What `optimizer` keeps for each parameter, from a checkpoint; None if it has not got it.
 
-    Args:
-        shapes: of the parameters, by number.
+    Returns:
+        By the parameters' numbers in the optimizer; those that have had no gradient yet have none.
     """
+    groups = (group["params"] for group in optimizer.param_groups)
+    parameters = dict(enumerate(parameter for group in groups for parameter in group))
+    names = KEPT_BY_OPTIMIZER[type(optimizer)]
     try:
-        kept = content["optimizer"]["state"].items()
-        momentum = {number: entry["momentum_buffer"] for number, entry in kept}
+        state = content["optimizer"]["state"]
+        fit = all(
+            number in parameters
+            and kept.keys() == set(names)
+            and all(
+                value.shape == (() if name == "step" else parameters[number].shape)
+                if isinstance(value, Tensor)
+                else value is None and name == "momentum_buffer"  # of SGD without momentum
+                for name, value in kept.items()
+            )
+            for number, kept in state.items()
+        )
     except (AttributeError, IndexError, KeyError, TypeError):
         return None
-    fit = all(
-        number in shapes
-        and (buffer is None or (isinstance(buffer, Tensor) and buffer.shape == shapes[number]))
-        for number, buffer in momentum.items()
-    )
-    return momentum if fit else None
+    return state if fit else None
 
 
-def _restore_momentum(optimizer: torch.optim.Optimizer, momentum: dict) -> None:
-    """Give `optimizer` its buffers back, by the numbers of the parameters, and nothing else."""
+def _restore(optimizer: Optimizer, state: dict[int, dict]) -> None:
+    """Give `optimizer` what it keeps for each parameter back, and nothing else."""
     # Learning rate and decay come from the flags, which may not be those of the file.
-    state = {number: {"momentum_buffer": buffer} for number, buffer in momentum.items()}
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})

@@ -64,7 +64,11 @@ class Task(Protocol):
         processes: Processes,
         precision: torch.dtype,
     ) -> dict[str, float]:
-        """What the network does on `batches`, over those of all processes: `loss` among others.
+        """What the network does on `batches`, over those of all processes.
+
+        Returns:
+            Numbers by their names in `report.records.METRICS`, `best_by`'s in percent and the
+            first beside the `loss`, of which there need not be one; and `count`, the images.
 
         Raises:
             Interrupted: a signal asked to stop; in all processes together.
