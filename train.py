@@ -21,6 +21,7 @@ from runtime.arguments import ArgumentParser
 from runtime.errors import run_script
 from training.classification import Classification
 from training.launch import (
+    add_classification_arguments,
     add_training_arguments,
     parse_training_arguments,
     run_genotype,
@@ -35,6 +36,7 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     parser = ArgumentParser(__doc__)
     add_set_arguments(parser)
     add_augmentation_arguments(parser)
+    add_classification_arguments(parser)
     add_training_arguments(
         parser,
         init_channels=36,

@@ -20,6 +20,7 @@ from runtime.arguments import ArgumentParser, non_negative_float, non_negative_i
 from runtime.errors import UserError, run_script
 from training.classification import Classification
 from training.launch import (
+    add_classification_arguments,
     add_training_arguments,
     parse_training_arguments,
     run_genotype,
@@ -89,6 +90,7 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
         default=5,
         help="epochs of its slower fall at the end",
     )
+    add_classification_arguments(parser)
     add_training_arguments(
         parser,
         image_size=224,

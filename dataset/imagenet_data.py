@@ -9,6 +9,7 @@ from dataset.class_names import labels_in_network
 from dataset.encoded_batches import Loading
 from dataset.encoded_images import EncodedImages, FolderImages, labels_by_class
 from dataset.pixel_statistics import PUBLISHED_STATISTICS, Statistics
+from dataset.workers import worker_count
 from runtime.arguments import ArgumentParser, expanded_path, non_negative_int, positive_int
 from runtime.errors import UserError
 from runtime.processes import Processes
@@ -99,15 +100,11 @@ def plan_loading(
             f"--validation_resize {validation_resize}: must be at least the size of the images, "
             f"{image_size}"
         )
-    workers = args.workers
-    if workers is None:
-        on_this_machine = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        workers = max(1, len(os.sched_getaffinity(0)) // on_this_machine)
     return Loading(
         image_size,
         validation_resize,
         statistics,
         Batching(args.batch_size, processes.device, processes.rank, processes.size),
-        workers,
+        worker_count(args.workers),
         **training,
     )

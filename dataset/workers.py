@@ -39,6 +39,14 @@ DIED = (
 )
 
 
+def worker_count(wanted: int | None) -> int:
+    """So many worker processes for this process: `wanted`, or its share of the CPU cores."""
+    if wanted is not None:
+        return wanted
+    on_this_machine = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return max(1, len(os.sched_getaffinity(0)) // on_this_machine)
+
+
 class Parcel:
     """An item of a data set on its way from a worker, its tensors in shared memory."""
 

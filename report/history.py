@@ -13,6 +13,7 @@ from genotypes import GENOTYPE_FILE, Genotype, load_genotype
 from report.records import (
     CONFUSION_FILE,
     POPULATION_FILE,
+    PREDICTIONS_FILE,
     Confusion,
     EpochRecord,
     Generation,
@@ -23,10 +24,18 @@ from report.sizes import Target, target_of
 from runtime.errors import UserError
 from runtime.run_folder import HISTORY_FILE
 from runtime.settings import SETTINGS_FILE, read_settings
-from runtime.untrusted import is_number
+from runtime.untrusted import is_number, read_small_file
 
 SEARCH_SCRIPTS = ("train_search.py",)
-TRAINING_SCRIPTS = ("train.py", "train_imagenet.py")
+TRAINING_SCRIPTS = (
+    "train.py", "train_imagenet.py", "train_detection.py", "train_segmentation.py",
+    "train_keypoints.py",
+)  # fmt: skip
+
+LARGEST_PICTURE = 1 << 25
+"""In bytes."""
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 Record = TypeVar("Record")
 
@@ -84,10 +93,16 @@ class SearchHistory(RunHistory):
 
 @dataclass(frozen=True)
 class TrainingHistory(RunHistory):
-    """A training; `confusion` is None where none is kept."""
+    """A training.
+
+    Attributes:
+        confusion: None where none is kept.
+        predictions: a PNG file's content; None where no pictures were asked for.
+    """
 
     epochs: list[EpochRecord] = field(default_factory=list)
     confusion: Confusion | None = None
+    predictions: bytes | None = None
 
 
 def read_run(path: str | Path) -> SearchHistory | TrainingHistory:
@@ -127,7 +142,7 @@ def read_run(path: str | Path) -> SearchHistory | TrainingHistory:
         return SearchHistory(*common, generations, population, target)
     epochs = _read_history(folder, EpochRecord.from_record, problems)
     confusion = _read_json(folder / CONFUSION_FILE, Confusion.from_record, problems)
-    return TrainingHistory(*common, epochs, confusion)
+    return TrainingHistory(*common, epochs, confusion, _read_picture(folder, problems))
 
 
 MALFORMED = (
@@ -174,6 +189,21 @@ def _read_json(
         problems.append(f"{path.name}: cannot be read ({error.strerror})")
     except MALFORMED:
         problems.append(f"{path.name}: not what the script writes")
+    return None
+
+
+def _read_picture(folder: Path, problems: list[str]) -> bytes | None:
+    """The pictures of what the best checkpoint finds, if there are any."""
+    path = folder / PREDICTIONS_FILE
+    try:
+        content = read_small_file(path, LARGEST_PICTURE)
+        if content.startswith(PNG_SIGNATURE):
+            return content
+        problems.append(f"{path.name}: not what the script writes")
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        problems.append(f"{path.name}: cannot be read ({error})")
     return None
 
 

@@ -137,6 +137,8 @@ def training_report(run: TrainingHistory) -> str:
         ("network", "Network", network),
         ("timings", "Timings", _training_timings(run)),
     ]
+    if run.predictions:
+        sections.insert(1, ("predictions", "Predictions", _predictions(run.predictions)))
     if run.confusion:
         sections.insert(1, ("confusion", "Confusion matrix", _confusion(run.confusion)))
     return _page(run, _state(len(run.epochs), run.planned, "epochs", finished), sections)
@@ -382,6 +384,13 @@ def _epochs_table(run: TrainingHistory) -> str:
 
 def _metric(name: str, value: float | None) -> str:
     return _number(value) if name == "loss" else _number(value, "{:.2f}")
+
+
+def _predictions(png: bytes) -> str:
+    return _paragraph("What the best checkpoint (best.pt) finds in validation images.") + (
+        f'<img src="data:image/png;base64,{base64.b64encode(png).decode()}" '
+        'alt="Validation images with what was found in them">\n'
+    )
 
 
 def _confusion(confusion: Confusion) -> str:

@@ -16,6 +16,7 @@ from runtime.untrusted import is_number, is_whole_number
 
 POPULATION_FILE = "population.json"
 CONFUSION_FILE = "confusion.json"
+PREDICTIONS_FILE = "predictions.png"
 REPORT_FILE = "report.html"
 
 METRICS = {

@@ -203,9 +203,12 @@ def check_weights(
     )
     if differing:
         described = ", ".join(_difference(name, expected, found) for name in differing[:3])
+        flags = "--arch, --init_channels and --layers"
+        if any(name.startswith("auxiliary_head.") for name in differing):
+            flags = "--arch, --init_channels, --layers and --auxiliary"
         raise UserError(
             f"checkpoint {path} is of another architecture: {len(differing)} names differ, first "
-            f"{described}; check --arch, --init_channels, --layers and --auxiliary"
+            f"{described}; check {flags}"
         )
 
 

@@ -1,4 +1,4 @@
-"""The flags of train.py and train_imagenet.py, and how their work is started."""
+"""The flags that training scripts share, and how their work is started."""
 
 import sys
 from argparse import BooleanOptionalAction, Namespace
@@ -30,7 +30,7 @@ CHANGEABLE_ON_RESUME = (
 
 
 def add_training_arguments(parser: ArgumentParser, **defaults: object) -> None:
-    """Add the flags that both training scripts have; `defaults` are the recipe's numbers."""
+    """Add the flags that all training scripts have; `defaults` are the recipe's numbers."""
     add = parser.add_argument
     add(
         "--arch",
@@ -40,19 +40,10 @@ def add_training_arguments(parser: ArgumentParser, **defaults: object) -> None:
     )
     add("--init_channels", type=positive_int, help="channels of the first cells")
     add("--layers", type=positive_int, help="number of cells")
-    add("--auxiliary", action=BooleanOptionalAction, default=True, help="use the auxiliary head")
-    add(
-        "--auxiliary_weight",
-        type=non_negative_float,
-        default=0.4,
-        help="of the auxiliary head's loss",
-    )
-    add("--drop_path_prob", type=probability, help="what it rises towards, from 0")
     add("--epochs", type=positive_int, help="epochs to train")
     add("--batch_size", type=positive_int, help="of all processes together")
     add("--learning_rate", type=non_negative_float, help="where it is highest")
-    add("--momentum", type=non_negative_float, default=0.9, help="of SGD")
-    add("--weight_decay", type=non_negative_float, help="of SGD")
+    add("--weight_decay", type=non_negative_float, help="of the optimizer")
     add(
         "--grad_clip",
         type=non_negative_float,
@@ -77,6 +68,25 @@ def add_training_arguments(parser: ArgumentParser, **defaults: object) -> None:
         help="go on with the training in this run folder",
     )
     parser.set_defaults(**defaults)
+
+
+def add_classification_arguments(parser: ArgumentParser) -> None:
+    """Add the flags that train.py and train_imagenet.py have beside those of all."""
+    add = parser.add_argument
+    add("--auxiliary", action=BooleanOptionalAction, default=True, help="use the auxiliary head")
+    add(
+        "--auxiliary_weight",
+        type=non_negative_float,
+        default=0.4,
+        help="of the auxiliary head's loss",
+    )
+    add("--drop_path_prob", type=probability, help="what it rises towards, from 0")
+    add_momentum_argument(parser)
+
+
+def add_momentum_argument(parser: ArgumentParser) -> None:
+    """Add `--momentum`, for those who train with SGD."""
+    parser.add_argument("--momentum", type=non_negative_float, default=0.9, help="of SGD")
 
 
 def parse_training_arguments(parser: ArgumentParser, argv: list[str] | None) -> Namespace:

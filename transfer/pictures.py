@@ -1,0 +1,31 @@
+"""One picture of several: test images with what was found in them."""
+
+import io
+import math
+from collections.abc import Sequence
+
+from PIL import Image
+
+GAP = 4
+"""Pixels of white between pictures."""
+
+LARGEST_SIDE = 320
+"""Pixels; larger pictures are made smaller."""
+
+
+def contact_sheet(pictures: Sequence[Image.Image]) -> bytes:
+    """Pictures in RGB, in rows of about as many as there are rows, as a PNG file's content."""
+    pictures = [picture.copy() for picture in pictures]
+    for picture in pictures:
+        picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
+    columns = math.ceil(math.sqrt(len(pictures)))
+    width = GAP + max(picture.width for picture in pictures)
+    height = GAP + max(picture.height for picture in pictures)
+    rows = math.ceil(len(pictures) / columns)
+    sheet = Image.new("RGB", (columns * width - GAP, rows * height - GAP), "white")
+    for number, picture in enumerate(pictures):
+        row, column = divmod(number, columns)
+        sheet.paste(picture, (column * width, row * height))
+    file = io.BytesIO()
+    sheet.save(file, "PNG")
+    return file.getvalue()
