@@ -28,7 +28,7 @@ from benchmarks.study import (
 )
 from benchmarks.study_report import TrainedCell, accuracy_by_size, report
 from dataset.class_folders import class_folders
-from genotypes import GENOTYPE_FILE, Genotype, load_genotype
+from genotypes import GENOTYPE_FILE, Genotype, genotype_from_dict, load_genotype
 from report.figure_file import save_figure
 from report.history import read_run
 from report.sizes import Size, Target, target_of
@@ -36,6 +36,7 @@ from runtime.arguments import ArgumentParser, non_negative_int, positive_int, pr
 from runtime.atomic_file import write_json
 from runtime.errors import UserError, run_script
 from runtime.progress_bar import progress_bar
+from runtime.untrusted import load_json
 from search.learners import LEARNERS
 from train import parse_arguments as training_arguments
 from train_search import parse_arguments as search_arguments
@@ -75,39 +76,50 @@ def compare(args: Namespace, study: Study) -> None:
 class Results:
     """What came of the trainings so far: `results.json`, written again after each of them.
 
+    What it says is taken for done, so that the study goes on without the trainings' run folders.
+
     Args:
         cells: all that are to be trained, by name.
-
-    Attributes:
-        seconds: of the searches by learner, and of "training" for every training.
     """
 
     def __init__(
         self, args: Namespace, study: Study, target: Target, cells: dict[str, Genotype]
     ) -> None:
         self.path = study.path / RESULTS_FILE
-        self.seconds: dict[str, list[float]] = {
+        self._search_seconds = {
             learner: [
                 sum(generation.seconds for generation in run.generations)
                 for seed in range(args.searches)
                 for run in [read_run(search(args, study, learner, seed))]
             ]
             for learner in args.learner
-        } | {"training": []}
-        self._cells: dict[str, dict] = {}
+        }
         self._lock = Lock()
+        known = load_json(self.path)["cells"] if self.path.exists() else {}
+        self._cells: dict[str, dict] = {}
         for name, genotype in cells.items():
             size = target.size(genotype)._asdict()
-            self._cells[name] = {"genotype": genotype._asdict(), **size, "top1": {}}
+            cell = {"genotype": genotype._asdict(), **size, "top1": {}, "seconds": {}}
+            before = known.get(name)
+            if before and genotype_from_dict(before["genotype"]) == genotype:
+                cell |= {"top1": before["top1"], "seconds": before["seconds"]}
+            self._cells[name] = cell
             for seed in range(args.trainings):
-                if folder := study.finished("train", f"{name}-seed{seed}"):
+                folder = study.finished("train", f"{name}-seed{seed}")
+                if folder and not self.has(name, seed):
                     self._take(name, seed, folder)
-        if self.seconds["training"]:
+        if self.trained_cells():
             self._write()
+
+    @property
+    def seconds(self) -> dict[str, list[float]]:
+        """Of the searches by learner, and of "training" for every training."""
+        trainings = [s for cell in self._cells.values() for s in cell["seconds"].values()]
+        return self._search_seconds | {"training": trainings}
 
     def has(self, name: str, seed: int) -> bool:
         """Whether the training of that cell by that seed has ended."""
-        return seed in self._cells[name]["top1"]
+        return str(seed) in self._cells[name]["top1"]  # a name in JSON is a text
 
     def add(self, name: str, seed: int, folder: Path) -> float:
         """Take and write the result of a training in `folder`; returns its accuracy in percent."""
@@ -117,9 +129,10 @@ class Results:
         return top1
 
     def _take(self, name: str, seed: int, folder: Path) -> float:
-        top1 = self._cells[name]["top1"][seed] = trained_top1(folder)
-        self.seconds["training"].append(sum(epoch.seconds for epoch in read_run(folder).epochs))
-        return top1
+        cell = self._cells[name]
+        cell["top1"][str(seed)] = trained_top1(folder)
+        cell["seconds"][str(seed)] = sum(epoch.seconds for epoch in read_run(folder).epochs)
+        return cell["top1"][str(seed)]
 
     def _write(self) -> None:
         write_json(self.path, {"cells": self._cells, "seconds": self.seconds})
@@ -130,7 +143,7 @@ class Results:
             TrainedCell(
                 name,
                 Size(cell["parameters"], cell["multiply_adds"]),
-                [cell["top1"][seed] for seed in sorted(cell["top1"])],
+                [cell["top1"][seed] for seed in sorted(cell["top1"], key=int)],
             )
             for name, cell in self._cells.items()
             if cell["top1"]

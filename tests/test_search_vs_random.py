@@ -1,6 +1,7 @@
 """The study of searches against chance: its cells, their order, its mistakes, and a run."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -72,3 +73,29 @@ def test_a_study_and_its_resumption(tmp_path):
     again = compare("--resume", str(folder))
     assert again[again.index("| group") :] == first[first.index("| group") :]
     assert len(list(folder.glob("*/settings.json"))) == 12
+
+
+@pytest.mark.stress
+def test_a_study_goes_on_without_the_trainings_that_are_in_its_results(
+    tmp_path, monkeypatch, capsys
+):
+    arguments = [
+        "--set", "digits", "--random_cells", "2", "--trainings", "1",
+        "--search_flags", " ".join(TINY_SEARCH[2:]), "--train_flags", " ".join(TINY_TRAINING[2:]),
+    ]  # fmt: skip
+    name = "benchmarks.search_vs_random"
+    assert call_script(name, [*arguments, "--save", tmp_path / "EXP"], monkeypatch) == 0
+    first = capsys.readouterr().out
+    folder = only_folder(tmp_path)
+    for training in folder.glob("train-*"):
+        shutil.rmtree(training)
+    assert call_script(name, ["--resume", folder], monkeypatch) == 0
+    again = capsys.readouterr().out
+    assert again[again.index("| group") :] == first[first.index("| group") :]
+    assert not list(folder.glob("train-*"))
+    # What is said of another cell is not taken for this one's.
+    results = json.loads((folder / "results.json").read_text())
+    results["cells"]["random-0"]["genotype"] = results["cells"]["random-1"]["genotype"]
+    (folder / "results.json").write_text(json.dumps(results))
+    assert call_script(name, ["--resume", folder], monkeypatch) == 0
+    assert len(list(folder.glob("train-*"))) == 1
