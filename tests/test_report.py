@@ -16,6 +16,7 @@ from helpers import (
     write_image_folder,
     write_small_set,
 )
+from PIL import Image
 from test_visualize import assert_is_picture
 
 from genotypes import NASNet, RelativeNAS
@@ -25,6 +26,7 @@ from report.live import LiveReport
 from report.page import write_report
 from runtime.run_folder import RunFolder
 from training import classification
+from transfer.pictures import contact_sheet
 
 SEARCH_SECTIONS = ["best-cell", "curves", "sizes", "pairs", "population", "timings", "settings"]
 
@@ -42,6 +44,7 @@ class Page(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.sections, self.texts, self.images, self.open = [], [], [], []
+        self.photographs = []
         self.feed(text)
         assert not self.open, self.open
 
@@ -53,8 +56,12 @@ class Page(HTMLParser):
             self.sections.append(attributes["id"])
         if tag == "img":
             head, data = attributes["src"].split(",")
-            assert head == "data:image/svg+xml;base64" and attributes["alt"]
-            self.images.append(base64.b64decode(data).decode())
+            assert attributes["alt"]
+            if head == "data:image/png;base64":
+                self.photographs.append(base64.b64decode(data))
+            else:
+                assert head == "data:image/svg+xml;base64"
+                self.images.append(base64.b64decode(data).decode())
         if "href" in attributes:
             assert attributes["href"].startswith("#")
         if tag not in ("meta", "img"):
@@ -261,6 +268,56 @@ def test_a_training_whose_validation_loss_was_not_a_number(tmp_path):
     records = [epoch_record(), epoch_record(1, float("nan")), epoch_record(2, None)]
     write_report(make_folder(tmp_path / "run", "train.py", records))
     assert "not finite" in read_page(tmp_path / "run").texts
+
+
+def segmentation_record(epoch, miou):
+    return {
+        "epoch": epoch, "learning_rate": 0.1, "train": {"loss": 0.75, "count": 6},
+        "validation": {"miou": miou, "pixel_accuracy": 91.25, "count": 4, "unknown": 1},
+        "seconds": 2.0,
+    }  # fmt: skip
+
+
+def test_a_training_of_another_task_is_shown_by_what_it_measures(tmp_path):
+    records = [segmentation_record(0, 61.5), segmentation_record(1, 60.0)]
+    folder = make_folder(tmp_path / "run", "train_segmentation.py", records)
+    write_report(folder)
+    page = read_page(folder)
+    assert "Best: epoch 1, mIoU % 61.50; last: 60.00." in page.texts
+    names = ["epoch", "learning rate", "training loss", "validation mIoU %"]
+    names += ["validation pixel accuracy %", "time"]
+    first = page.texts.index(names[0])
+    cells = [text for text in page.texts[first:] if text.strip()]
+    assert cells[: len(names)] == names
+    assert cells[len(names) : 2 * len(names) - 1] == ["1", "0.1", "0.7500", "61.50", "91.25"]
+    assert "mIoU %" in page.images[0] and "top-1" not in page.images[0]
+    scalars = read_run(folder).epochs[0].scalars()
+    assert scalars == {
+        "loss/training": 0.75, "miou/validation": 61.5, "pixel_accuracy/validation": 91.25,
+        "learning_rate": 0.1, "seconds": 2.0, "images_per_second": 5.0,
+    }  # fmt: skip
+
+
+def test_pictures_of_predictions_are_in_the_page(tmp_path):
+    folder = make_folder(tmp_path / "run", "train_detection.py", [epoch_record()])
+    png = contact_sheet([Image.new("RGB", (5, 3), "red")] * 2)
+    (folder / "predictions.png").write_bytes(png)
+    write_report(folder)
+    page = read_page(folder)
+    assert page.sections == ["curves", "predictions", "epochs", "network", "timings", "settings"]
+    assert page.photographs == [png]
+    assert read_run(folder).problems == []
+
+
+@pytest.mark.parametrize(
+    "content", [b"<svg onload=alert(1)>", b"\x89PNG\r\n\x1a\n" + bytes(1 << 25)]
+)
+def test_pictures_that_are_none_or_too_large_are_left_out(content, tmp_path):
+    folder = make_folder(tmp_path / "run", "train_detection.py", [epoch_record()])
+    (folder / "predictions.png").write_bytes(content)
+    write_report(folder)
+    assert read_page(folder).photographs == []
+    assert "predictions.png: " in read_page(folder).text
 
 
 HOSTILE = '"><script src="http://example.com/x.js"></script><img src=x onerror=alert(1)>\ud800'
