@@ -268,6 +268,7 @@ def test_a_training_whose_validation_loss_was_not_a_number(tmp_path):
     records = [epoch_record(), epoch_record(1, float("nan")), epoch_record(2, None)]
     write_report(make_folder(tmp_path / "run", "train.py", records))
     assert "not finite" in read_page(tmp_path / "run").texts
+    assert "Best: epoch 1, top-1 % 50.00; last: 50.00." in read_page(tmp_path / "run").texts
 
 
 def segmentation_record(epoch, miou):
