@@ -1383,7 +1383,7 @@ the best of any task is called top-1
 - {**self._content(), self.task.best_by: value}
 + {**self._content(), "top1": value}
 
-transfer/keypoints/task.py | test_keypoint_scripts
+transfer/keypoints/task.py | test_keypoint_task
 keypoints: the learning rate never falls
 - passed = sum(epoch >= milestone for milestone in args.milestones)
 + passed = 0
@@ -1402,6 +1402,8 @@ keypoints: parts of 1 for percent
 keypoints: the mirrored image always counts
 - predict_heatmaps(network, images, flip)
 + predict_heatmaps(network, images)
+
+transfer/keypoints/task.py | test_keypoint_scripts
 keypoints: evaluated in training mode
 -     network.eval()
 +     network.train()

@@ -122,6 +122,8 @@ def test_a_checkpoint_is_loaded_in_either_form(tmp_path):
     path = saved(tmp_path, originals_names(network.state_dict()))
     original, found = load_keypoint_network(path, DARTS_V2, 2, 3)
     assert found == description | {"bgr": True}
+    _, found = load_keypoint_network(saved(tmp_path, network.state_dict()), DARTS_V2, 2, 3)
+    assert found == description
     with torch.no_grad():
         for loaded in (own, original):
             assert torch.equal(loaded(images), network(images))
