@@ -1420,6 +1420,14 @@ keypoints: a signal during an evaluation is not heard
 -     processes.check_interruption_now()
 +
 
+training/state.py | test_keypoint_scripts
+keypoints: a state of Adam without its squares is taken
+- kept.keys() == set(names)
++ kept.keys() <= set(names)
+keypoints: a state of Adam of another shape is taken
+- value.shape == (() if name == "step" else parameters[number].shape)
++ True
+
 transfer/train_keypoints.py | test_keypoint_scripts
 keypoints: as published, but in RGB
 - bgr = args.as_published
