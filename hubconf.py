@@ -55,9 +55,9 @@ def relativenas_keypoints(pretrained: bool | str = False, **options: object) -> 
     """The network for the joints of people, from images (N, 3, 256, 192) of one person each.
 
     `forward` gives heatmaps (N, 17, H/4, W/4), as in transfer/keypoints/network.py. The network's
-    attributes `mean` and `std` are what RGB images with pixels in [0, 1] are normalised by. Weights
-    of the original's repository were trained on images in BGR, normalised by the same numbers in
-    the same order: give those so.
+    attributes `mean` and `std` are what images with pixels in [0, 1] are normalised by, channel by
+    channel; where its attribute `bgr` is true, the channels must be blue, green, red, and the
+    numbers stay in their order. So were the weights of the original's repository trained.
 
     Args:
         pretrained: as in `relativenas_cifar10`: a checkpoint of transfer/train_keypoints.py, or a
@@ -211,6 +211,7 @@ def _keypoint_network(
                     f"checkpoint {pretrained}: has {description['joints']} joints, not {joints}; "
                     f"if that is meant, give joints={description['joints']}"
                 )
+        network.bgr = description.get("bgr", False)
         return _with_statistics(network, description, "imagenet")
 
 

@@ -104,14 +104,16 @@ def parameter_count(network: nn.Module) -> int:
     )
 
 
-def multiply_adds(network: nn.Module, image_size: int, channels: int = 3) -> int:
+def multiply_adds(network: nn.Module, image_size: int | tuple[int, int], channels: int = 3) -> int:
     """Multiply-adds of the convolutions and the classifier for one image in eval mode.
 
     Args:
+        image_size: in pixels; height and width where they differ.
         channels: of the image, or of the feature map that a part of a network reads.
     """
     device = next((parameter.device for parameter in network.parameters()), None)
-    image = torch.zeros(1, channels, image_size, image_size, device=device)
+    height, width = (image_size,) * 2 if isinstance(image_size, int) else image_size
+    image = torch.zeros(1, channels, height, width, device=device)
     training = network.training
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network.eval()(image)

@@ -24,10 +24,13 @@ import train_imagenet
 import train_search
 from report import page  # noqa: F401
 from runtime.errors import run_script
+from transfer import test_keypoints, train_keypoints
 
 FORK = multiprocessing.get_context("fork")
 
-MAIN = {script.__name__: script.main for script in (train, train_imagenet, train_search)}
+SCRIPTS = (train, train_imagenet, train_search, train_keypoints, test_keypoints)
+
+MAIN = {script.__name__.replace(".", "/"): script.main for script in SCRIPTS}
 
 
 class Moment(NamedTuple):

@@ -1400,6 +1400,64 @@ report/page.py | test_report
 the last epoch is called the best
 -         best = max(run.epochs, key=lambda epoch: epoch.validation.get(name) or 0.0)
 +         best = last
+
+transfer/keypoints/task.py | test_keypoint_task
+keypoints: the learning rate never falls
+- passed = sum(epoch >= milestone for milestone in args.milestones)
++ passed = 0
+keypoints: the learning rate falls an epoch late
+- epoch >= milestone
++ epoch > milestone
+keypoints: as published, but with the schedule
+- if args.as_published:
++ if False:
+keypoints: the backbone's weights stay new
+- begin_with_imagenet(network.backbone.network, self.args)
++ pass
+keypoints: parts of 1 for percent
+- 100 * value for
++ value for
+keypoints: the mirrored image always counts
+- predict_heatmaps(network, images, flip)
++ predict_heatmaps(network, images)
+
+transfer/keypoints/task.py | test_keypoint_scripts
+keypoints: evaluated in training mode
+-     network.eval()
++     network.train()
+keypoints: each process evaluates with its own statistics
+-     processes.share_buffers(network)
++
+keypoints: people of the main process only
+- for part in processes.gather(on_cpu) for batch in part
++ for batch in on_cpu
+keypoints: joints found by the main process only
+- result_of_all(sums, processes)
++ sums.result()
+keypoints: a signal during an evaluation is not heard
+-     processes.check_interruption_now()
++
+
+training/state.py | test_keypoint_scripts
+keypoints: a state of Adam without its squares is taken
+- kept.keys() == set(names)
++ kept.keys() <= set(names)
+keypoints: a state of Adam of another shape is taken
+- value.shape == (() if name == "step" else parameters[number].shape)
++ True
+
+transfer/train_keypoints.py | test_keypoint_scripts
+keypoints: as published, but in RGB
+- bgr = args.as_published
++ bgr = False
+keypoints: other images on --resume
+-     if args.set != MADE:
++     if False:
+
+transfer/test_keypoints.py | test_keypoint_scripts
+keypoints: a network trained in BGR tested in RGB
+- bgr=description["bgr"] if args.bgr is None else args.bgr
++ bgr=bool(args.bgr)
 """
 
 DATA = r"""

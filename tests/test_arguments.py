@@ -79,6 +79,8 @@ PATHS = {
     "visualize": "what output",
     "dataset/mk_img_list": "image_path output_path",
     "dataset/img2lmdb": "image_path list_path output_path",
+    "transfer/train_keypoints": "data arch model_path save resume",
+    "transfer/test_keypoints": "data arch model_path detections output",
     "docs/detect_digits": "arch",
     "benchmarks/loading": "data",
     "benchmarks/nasbench201": "table save",

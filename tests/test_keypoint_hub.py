@@ -36,6 +36,7 @@ with torch.no_grad():
         "new": [new.training, *new(images).shape],
         "own": copy.deepcopy(own)(images).tolist(),
         "statistics": [new.mean, own.mean, own.std],
+        "bgr": [new.bgr, own.bgr],
         "failures": [
             failure(pretrained=True),
             failure(layers=1),
@@ -54,7 +55,7 @@ def network_and_result(tmp_path_factory):
     (folder / "program.py").write_text(PROGRAM)
     (folder / "transfer.py").write_text("mine = True\n")
     torch.manual_seed(0)
-    description = describe_keypoint_network(DARTS_V2, 2, 3, 5, 8)
+    description = describe_keypoint_network(DARTS_V2, 2, 3, 5, 8, bgr=True)
     network = build_keypoint_network(description).eval()
     content = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "state_dict": network.state_dict()}
     torch.save(description | content, folder / "own.pt")
@@ -71,6 +72,7 @@ def test_the_networks_are_those_asked_for(network_and_result):
     with torch.no_grad():
         heatmaps = network(torch.ones(1, 3, 64, 32))
     torch.testing.assert_close(torch.tensor(result["own"]), heatmaps)
+    assert result["bgr"] == [False, True]
     assert result["statistics"] == [[0.485, 0.456, 0.406], [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]]
 
 

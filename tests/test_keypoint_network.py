@@ -121,6 +121,8 @@ def test_a_checkpoint_is_loaded_in_either_form(tmp_path):
     assert found == description and not own.training
     path = saved(tmp_path, originals_names(network.state_dict()))
     original, found = load_keypoint_network(path, DARTS_V2, 2, 3)
+    assert found == description | {"bgr": True}
+    _, found = load_keypoint_network(saved(tmp_path, network.state_dict()), DARTS_V2, 2, 3)
     assert found == description
     with torch.no_grad():
         for loaded in (own, original):
@@ -137,6 +139,12 @@ def test_a_checkpoint_is_loaded_in_either_form(tmp_path):
         ({"upsampled_channels": 16}, "another architecture"),
         ({"task": "detection"}, "'task' must be 'keypoints'"),
         ({"genotype": {}}, "does not describe"),
+        ({"image_size": [64]}, "'image_size' must be height and width"),
+        ({"image_size": [64, 33]}, "'image_size' must be height and width"),
+        ({"image_size": [0, 32]}, "'image_size' must be height and width"),
+        ({"image_size": [32, 1 << 14]}, "'image_size' must be height and width"),
+        ({"image_size": 64}, "'image_size' must be height and width"),
+        ({"bgr": 1}, "'bgr' must be true or false"),
         ({"state_dict": {}}, "holds no network for keypoints"),
         ({"state_dict": {"heatmaps.weight": torch.ones(3)}}, "holds no network for keypoints"),
     ],

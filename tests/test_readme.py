@@ -15,12 +15,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from helpers import ROOT, TINY_IMAGENET, TINY_SEARCH, TINY_TRAINING, free_port, write_image_folder
+from test_keypoint_annotations import write_coco
 from test_nasbench201 import ALL_CELLS, make_table, write_table
 from torchvision import datasets
 
 sys.path.append(str(ROOT / "docs"))
 from flags import with_flag_tables
+
+from genotypes import RelativeNAS
+from model import NetworkImageNet
 
 PAGES = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
@@ -49,6 +54,11 @@ SMALL = {
     "train.py": [*TINY, "--epochs", "1", "--gpus", "0"],
     "train_imagenet.py": [*TINY_IMAGENET, "--gpus", "0"],
     "test_imagenet.py": ["--gpus", "0"],
+    "transfer/train_keypoints.py": [
+        *TINY, "--epochs", "1", "--upsampled_channels", "8", "--image_size", "32", "32",
+        "--gpus", "0", "--workers", "0",
+    ],
+    "transfer/test_keypoints.py": ["--workers", "0"],
     "docs/detect_digits.py": ["--steps", "2", "--test_images", "2"],
     "benchmarks/loading.py": ["--image_size", "16", "--rounds", "1"],
     "benchmarks/nasbench201.py": ["--seeds", "2", "--sets", "cifar10"],
@@ -167,6 +177,10 @@ class Workplace:
             path / "IMAGES", {"train": {"a": 8, "b": 8}, "val": {"a": 3, "b": 3}}, suffix="JPEG"
         )
         write_table(path / "TABLE.csv", make_table(), ALL_CELLS)
+        for split in ("train", "val"):
+            write_coco(path / "COCO", split=split)
+        network = NetworkImageNet(2, 10, 3, False, RelativeNAS)
+        torch.save(network.state_dict(), path / "IMAGENET_MODEL")
 
     def run(self, command: str) -> None:
         words = [self.fill_in(word) for word in shlex.split(command)]

@@ -185,8 +185,9 @@ def load_trained_network(args: Namespace, kind: str | None = None) -> tuple[nn.M
     return network.eval(), description
 
 
-def print_size(network: nn.Module, image_size: int) -> None:
-    """Print a network's parameters and its multiply-adds for an image of `image_size` pixels."""
+def print_size(network: nn.Module, image_size: int | tuple[int, int]) -> None:
+    """Print a network's parameters and its multiply-adds for an image (see `multiply_adds`)."""
     print(f"parameters      {parameter_count(network) / 1e6:.2f} M")
-    adds = multiply_adds(network, image_size)
-    print(f"multiply-adds   {adds / 1e6:.1f} M at {image_size}×{image_size}")
+    height, width = (image_size,) * 2 if isinstance(image_size, int) else image_size
+    adds = multiply_adds(network, (height, width))
+    print(f"multiply-adds   {adds / 1e6:.1f} M at {height}×{width}")

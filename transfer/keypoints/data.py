@@ -25,11 +25,9 @@ from dataset.workers import loaded_batches
 from runtime.errors import UserError
 from transfer.keypoints.annotations import People
 from transfer.keypoints.evaluation import FoundPeople
+from transfer.keypoints.network import COARSEST_STRIDE
 from transfer.keypoints.targets import MIRRORED, boxes_to_crops, crop_map, inverse_map, map_places
 from utils import derive_seed
-
-SIDES_OF = 32
-"""The network's images have sides that are multiples of this: its coarsest map's stride."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +72,10 @@ class Loading:
     bgr: bool = False
 
     def __post_init__(self) -> None:
-        if any(side % SIDES_OF or side <= 0 for side in self.image_size):
+        if any(side % COARSEST_STRIDE or side <= 0 for side in self.image_size):
             raise UserError(
                 f"images of {self.image_size[0]}×{self.image_size[1]} pixels: width and height "
-                f"must be multiples of {SIDES_OF}, such as 192×256"
+                f"must be multiples of {COARSEST_STRIDE}, such as 192×256"
             )
 
 

@@ -124,6 +124,22 @@ def coco_results(found: FoundPeople, most_similar: float = SAME_PERSON) -> list[
     return results
 
 
+def check_pycocotools() -> None:
+    """Refuse to go on without pycocotools.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        import pycocotools.coco
+        import pycocotools.cocoeval  # noqa: F401
+    except ImportError:
+        raise UserError(
+            "COCO's average precision needs pycocotools; install it: "
+            "python -m pip install -r transfer/requirements.txt"
+        ) from None
+
+
 def average_precision(
     images: Sequence[Mapping], annotations: Sequence[Mapping], results: Sequence[Mapping]
 ) -> dict[str, float]:
@@ -140,14 +156,9 @@ def average_precision(
     Raises:
         UserError: pycocotools is not installed.
     """
-    try:
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-    except ImportError:
-        raise UserError(
-            "COCO's average precision needs pycocotools; install it: "
-            "python -m pip install -r transfer/requirements.txt"
-        ) from None
+    check_pycocotools()
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
 
     content = {
         "info": {},

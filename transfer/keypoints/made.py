@@ -17,6 +17,9 @@ from transfer.keypoints.pictures import BONES
 Figure = tuple[np.ndarray, np.ndarray]
 """Joints, float64 (17, 2), and the box around all of it, float64 (4,): left, top, width, height."""
 
+SPLITS = {"train": (800, 0), "val": (60, 1)}
+"""Number of images and seed of the set that the scripts train and test on."""
+
 IMAGE_SIZE = (160, 160)
 """Width and height in pixels."""
 
@@ -53,10 +56,16 @@ LEAN = 12.0
 
 def made_people(images: int, seed: int) -> tuple[Annotations, People]:
     """So many images of stick figures, their annotations and the people in them."""
+    annotations, source = made_annotations(images, seed)
+    return annotations, true_people(annotations, source)
+
+
+def made_annotations(images: int, seed: int) -> tuple[Annotations, dict[int, np.ndarray]]:
+    """Annotations of so many images of stick figures, and the images by their numbers."""
     pixels, content = made_set(images, seed)
-    annotations = parse_annotations(content, Path("made set"))
     numbers = [entry["id"] for entry in content["images"]]
-    return annotations, true_people(annotations, dict(zip(numbers, pixels, strict=True)))
+    annotations = parse_annotations(content, Path("made set"))
+    return annotations, dict(zip(numbers, pixels, strict=True))
 
 
 def made_set(images: int, seed: int) -> tuple[list[np.ndarray], dict]:

@@ -4,7 +4,7 @@ SimpleBaseline (Xiao et al., ECCV 2018, arXiv:1804.06208): the coarsest map of t
 transposed convolutions that double its sides, and a heatmap for each joint.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from model import Backbone, NetworkImageNet
 from report.sizes import TARGETS
 from runtime.checkpoint import load_checkpoint, published_state_dict
 from runtime.errors import UserError
+from runtime.untrusted import is_whole_number
 from transfer.checkpoints import (
     build_backbone,
     check_description,
@@ -30,6 +31,15 @@ HEATMAP_STRIDE = 4
 
 UPSAMPLED_CHANNELS = 256
 """Outputs of the published network's transposed convolutions."""
+
+IMAGE_SIZE = (256, 192)
+"""Height and width of the published network's images, in pixels."""
+
+COARSEST_STRIDE = 32
+"""The network's images have sides that are multiples of this."""
+
+LARGEST_SIDE = 1 << 13
+"""Of the network's images."""
 
 SIZES = {
     "init_channels": (2, 1 << 16),
@@ -93,8 +103,15 @@ def describe_keypoint_network(
     layers: int,
     joints: int = JOINTS,
     upsampled_channels: int = UPSAMPLED_CHANNELS,
+    image_size: Sequence[int] = IMAGE_SIZE,
+    bgr: bool = False,
 ) -> dict:
-    """All that `build_keypoint_network` needs, as plain data for a checkpoint."""
+    """All that `build_keypoint_network` and those who test it need, as data for a checkpoint.
+
+    Args:
+        image_size: height and width of the images that it is for.
+        bgr: it is for images whose channels are blue, green, red (see `data.Loading`).
+    """
     return {
         "task": "keypoints",
         "genotype": genotype._asdict(),
@@ -102,6 +119,8 @@ def describe_keypoint_network(
         "layers": layers,
         "joints": joints,
         "upsampled_channels": upsampled_channels,
+        "image_size": list(image_size),
+        "bgr": bgr,
     }
 
 
@@ -112,6 +131,19 @@ def check_keypoint_description(description: Mapping) -> None:
         ValueError: a field is not what it should be; names it.
     """
     check_description(description, "keypoints", SIZES)
+    sides = description.get("image_size")
+    if (
+        not isinstance(sides, list | tuple)
+        or len(sides) != 2
+        or not all(is_whole_number(side, COARSEST_STRIDE, LARGEST_SIDE) for side in sides)
+        or any(side % COARSEST_STRIDE for side in sides)
+    ):
+        raise ValueError(
+            f"field 'image_size' must be height and width, multiples of {COARSEST_STRIDE} from "
+            f"{COARSEST_STRIDE} to {LARGEST_SIDE}"
+        )
+    if not isinstance(description.get("bgr"), bool):
+        raise ValueError("field 'bgr' must be true or false")
 
 
 def build_keypoint_network(description: Mapping) -> KeypointNetwork:
@@ -149,20 +181,23 @@ def load_keypoint_network(
     """The network in a checkpoint, in eval mode, and its description.
 
     What is given goes before what the checkpoint says of itself. A state dict of the original's
-    repository says nothing; the published network's cell and sizes are its defaults.
+    repository says nothing; the published network's cell and sizes are its defaults, and that its
+    images are in BGR.
 
     Raises:
         UserError: the file cannot be read or holds another network; names what differs.
     """
     checkpoint = load_checkpoint(path)
-    state = rename_original(published_state_dict(checkpoint, path))
+    state = published_state_dict(checkpoint, path)
+    bgr = _is_original(state)
+    state = rename_original(state)
     output = state.get("heatmaps.weight")
     if output is None or output.dim() != 4:
         raise UserError(
             f"checkpoint {path}: holds no network for keypoints (no heatmaps.weight in it); give "
             "one of transfer/train_keypoints.py, or of the original's repository"
         )
-    published = _published_description(*output.shape[:2])
+    published = _published_description(*output.shape[:2], bgr)
     given = given_fields(genotype, init_channels, layers)
     description = described_by(checkpoint, published, given)
     try:
@@ -172,18 +207,24 @@ def load_keypoint_network(
     return network_with_weights(build_keypoint_network, description, state, path), description
 
 
-def _published_description(joints: int, upsampled_channels: int = UPSAMPLED_CHANNELS) -> dict:
+def _published_description(
+    joints: int, upsampled_channels: int = UPSAMPLED_CHANNELS, bgr: bool = False
+) -> dict:
     published = TARGETS["imagenet"]
     return describe_keypoint_network(
-        RelativeNAS, published.channels, published.layers, joints, upsampled_channels
+        RelativeNAS, published.channels, published.layers, joints, upsampled_channels, bgr=bgr
     )
 
 
 def rename_original(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state dict of the original's repository under our names; any other as it is."""
-    if not any(name.startswith("deconv_layers.") for name in state):
+    if not _is_original(state):
         return dict(state)
     return {_own_name(name): tensor for name, tensor in state.items()}
+
+
+def _is_original(state: Mapping[str, Tensor]) -> bool:
+    return any(name.startswith("deconv_layers.") for name in state)
 
 
 def _own_name(name: str) -> str:

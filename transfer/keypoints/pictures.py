@@ -1,10 +1,17 @@
 """Pictures of people with the joints that were found in them."""
 
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 from PIL import Image, ImageDraw
 
+from transfer.keypoints.annotations import People
+from transfer.keypoints.data import read_image
 from transfer.keypoints.evaluation import LEAST_JOINT_SCORE
+from transfer.keypoints.network import JOINTS
 from transfer.keypoints.targets import JOINT_NAMES
+from transfer.pictures import contact_sheet
 
 BONES = (
     (5, 6), (5, 7), (7, 9), (6, 8), (8, 10), (5, 11), (6, 12), (11, 12), (11, 13), (13, 15),
@@ -16,6 +23,30 @@ COLOURS = {"left": (80, 255, 80), "right": (255, 80, 80)}
 
 OTHERWISE = (255, 255, 80)
 """The colour of the nose, and of lines between left and right."""
+
+
+def draw_results(people: People, results: Sequence[Mapping], images: int) -> bytes:
+    """The first images that people were found in, and these people, as a PNG file's content.
+
+    Args:
+        people: in whose boxes they were found.
+        results: in COCO's form, at least one (see `coco_results`).
+        images: so many at most.
+
+    Raises:
+        UserError: an image cannot be read; names it.
+    """
+    of_image = defaultdict(list)
+    for result in results:
+        of_image[result["image_id"]].append(result["keypoints"])
+    indices = {image_id: index for index, image_id in enumerate(people.image_ids.tolist())}
+    drawn = []
+    for image_id in list(of_image)[:images]:
+        index = indices[image_id]
+        image = read_image(people.images[index], tuple(people.image_sizes[index].tolist()))
+        found = np.array(of_image[image_id]).reshape(-1, JOINTS, 3)
+        drawn.append(draw_people(image, found[..., :2], found[..., 2]))
+    return contact_sheet(drawn)
 
 
 def draw_people(image: Image.Image, places: np.ndarray, joint_scores: np.ndarray) -> Image.Image:
