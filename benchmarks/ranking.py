@@ -66,8 +66,15 @@ def rank(args: Namespace, ranking: Study) -> None:
     random = {name: genotype for name, (genotype, _) in cells.items() if is_random(name)}
     for name, folder in searches:
         ask(args, study, ranking, answers, name, {**final_population(name, folder)}, [100])
-    for name, _ in searches:
-        ask(args, study, ranking, answers, name, random, args.percent)
+    if not cells:
+        print("no cell of the study has been trained yet: only final populations have been asked")
+        print(f"run folder: {ranking.path}")
+        return
+    for name, folder in searches:
+        if any(folder.glob(KEPT_WEIGHT_SET.format(generation="*"))):
+            ask(args, study, ranking, answers, name, random, args.percent)
+        else:
+            study.log.warning("%s has no weight sets left to ask about random cells", name)
     trained = [cell for name, (_, cell) in cells.items() if is_random(name)]
     print(*ranking_table(trained, [a for a in answers.values() if is_random(a.cell)]), sep="\n")
     chosen = train_choices(args, ranking, answers, dict(searches), cells)
@@ -78,15 +85,13 @@ def read_study(path: str) -> tuple[dict, dict[str, tuple[Genotype, TrainedCell]]
     """The settings of the study in a folder, and its cells that have been trained, by name.
 
     Raises:
-        UserError: it is none, or nothing has been trained in it yet.
+        UserError: it is none.
     """
     settings = read_settings(path)
     if settings.get("script") != "search_vs_random.py":
         raise UserError(f"--study {path}: not a study of benchmarks/search_vs_random.py")
-    try:
-        results = load_json(Path(path) / RESULTS_FILE)
-    except (OSError, ValueError) as error:
-        raise UserError(f"--study {path}: no cell of it has been trained yet ({error})") from None
+    file = Path(path) / RESULTS_FILE
+    results = load_json(file) if file.exists() else {"cells": {}}
     cells = {
         name: (
             genotype_from_dict(cell["genotype"]),

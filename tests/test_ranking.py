@@ -153,6 +153,33 @@ def test_a_study_is_asked_once(searched, tmp_path, monkeypatch, capsys):
     assert again[again.index("| signal") :] == table[table.index("| signal") :]
 
 
+def test_final_populations_are_asked_before_anything_is_trained(
+    searched, tmp_path, monkeypatch, capsys
+):
+    (searched / "results.json").unlink()
+    arguments = ["--study", searched, "--signals", "shared", "--save", tmp_path / "ranking" / "EXP"]
+    assert call_script("benchmarks.ranking", arguments, monkeypatch) == 0
+    assert "no cell of the study has been trained yet" in capsys.readouterr().out
+    lines = (only_folder(tmp_path / "ranking") / "answers.jsonl").read_text().splitlines()
+    assert [json.loads(line)[2] for line in lines] == [f"published-0-member-{n}" for n in (0, 1)]
+
+
+def test_a_search_without_weight_sets_is_named_and_left_out(searched, tmp_path, monkeypatch):
+    monkeypatch.setattr(ranking, "genotype_from_dict", lambda record: DARTS_V1)
+    arguments = ["--study", searched, "--signals", "shared", "--percent", "100"]
+    arguments += ["--trainings", "0", "--save", tmp_path / "ranking" / "EXP"]
+    assert call_script("benchmarks.ranking", arguments, monkeypatch) == 0
+    folder = only_folder(tmp_path / "ranking")
+    answers = folder / "answers.jsonl"
+    lines = answers.read_text().splitlines(keepends=True)
+    answers.write_text("".join(lines[:2]))  # those of the final population
+    for path in searched.glob("search-*/weight_set-*.pt"):
+        path.unlink()
+    assert call_script("benchmarks.ranking", ["--resume", folder], monkeypatch) == 0
+    assert answers.read_text() == "".join(lines[:2])
+    assert "published-0 has no weight sets left" in (folder / "log.txt").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"), [([], "--study"), (["--study", "."], "not a run folder")]
 )
