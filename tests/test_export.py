@@ -15,6 +15,19 @@ from dataset.pixel_statistics import PUBLISHED_STATISTICS
 from genotypes import RelativeNAS
 from model import NetworkCIFAR, NetworkImageNet
 from training.trained_network import NETWORKS, describe_network
+from transfer.detection.network import (
+    CANDIDATES,
+    NMS_IOU,
+    SCORE_THRESHOLD,
+    build_detector,
+    describe_detector,
+)
+from transfer.detection.targets import select_detections
+from transfer.keypoints.network import build_keypoint_network, describe_keypoint_network
+from transfer.segmentation.checkpoints import (
+    build_segmentation_network,
+    describe_segmentation_network,
+)
 
 MEAN, STD = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
 
@@ -207,3 +220,91 @@ def test_other_logits_leave_no_file(wrong, arguments, tmp_path, monkeypatch, cap
     status = call_script("export", arguments, monkeypatch)
     assert_one_line(status, capsys, "differ", "nothing was written")
     assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
+
+
+def save_transfer_checkpoint(path, task):
+    """A tiny checkpoint as a transfer task's training writes it, and its network."""
+    torch.manual_seed(0)
+    if task == "detection":
+        description = describe_detector(RelativeNAS, 2, 2, 3, 64, ["a", "b"])
+        network = build_detector(description)
+    elif task == "segmentation":
+        description = describe_segmentation_network(RelativeNAS, 2, 2, 4, 64)
+        network = build_segmentation_network(description)
+    else:
+        description = describe_keypoint_network(RelativeNAS, 2, 2, 3, 8, (64, 32), bgr=True)
+        network = build_keypoint_network(description)
+    parts = getattr(network, "raw_outputs", network)
+    with torch.no_grad():
+        for _ in range(3):
+            parts(torch.randn(4, 3, 64, 64))
+    content = {"state_dict": network.state_dict(), "optimizer": {}, "epoch": 3}
+    torch.save({**description, **content}, path)
+    return network.eval()
+
+
+def normalized(images):
+    statistics = PUBLISHED_STATISTICS["imagenet"]
+    mean, std = (torch.tensor(part).view(1, 3, 1, 1) for part in (statistics.mean, statistics.std))
+    return (images - mean) / std
+
+
+@pytest.fixture(scope="module", params=["detection", "segmentation", "keypoints"])
+def transfer_file(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    network = save_transfer_checkpoint(folder / "last.pt", request.param)
+    arguments = ["--model_path", folder / "last.pt", "--format", "onnx", "-o", folder / "new.onnx"]
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        assert call_script("export", arguments, monkeypatch) == 0
+    return request.param, network, onnxruntime.InferenceSession(folder / "new.onnx")
+
+
+@torch.no_grad()
+def test_onnx_of_the_transfer_tasks(transfer_file):
+    task, network, session = transfer_file
+    names = [output.name for output in session.get_outputs()]
+    (inputs,) = session.get_inputs()
+    assert inputs.shape[1:] == [3, 64, 32 if task == "keypoints" else 64]
+    for count in (1, 3):
+        images = torch.rand(count, *inputs.shape[1:])
+        found = [torch.from_numpy(array) for array in session.run(None, {"images": images.numpy()})]
+        if task == "detection":
+            assert names == ["scores", "boxes"]
+            expected = network(list(images))
+            for scores, boxes, detected in zip(*found, expected, strict=True):
+                chosen = select_detections(boxes, scores, SCORE_THRESHOLD, NMS_IOU, CANDIDATES)
+                assert len(chosen["labels"]) > 0
+                for name, tensor in chosen.items():
+                    torch.testing.assert_close(tensor, detected[name], rtol=1e-4, atol=1e-3)
+            continue
+        assert names == [{"segmentation": "logits", "keypoints": "heatmaps"}[task]]
+        if task == "keypoints":  # trained on BGR, whose channels have the statistics of RGB's
+            images = images[:, [2, 1, 0]]
+        torch.testing.assert_close(found[0], network(normalized(images)), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation", "keypoints"])
+def test_a_lean_checkpoint_of_a_transfer_task(task, tmp_path, monkeypatch):
+    network = save_transfer_checkpoint(tmp_path / "last.pt", task)
+    arguments = ["--model_path", tmp_path / "last.pt", "--format", "checkpoint"]
+    assert call_script("export", [*arguments, "-o", tmp_path / "new.pt"], monkeypatch) == 0
+    content = torch.load(tmp_path / "new.pt", weights_only=True)
+    assert content["task"] == task and "optimizer" not in content
+    assert_same_tensors(content["state_dict"], network.state_dict())
+
+
+def test_flags_for_classification_are_refused_for_other_tasks(tmp_path, monkeypatch, capsys):
+    save_transfer_checkpoint(tmp_path / "last.pt", "segmentation")
+    arguments = ["--model_path", tmp_path / "last.pt", "--format", "checkpoint"]
+    arguments += ["-o", tmp_path / "new.pt"]
+    for flags in (["--set", "cifar10"], ["--no-auxiliary"]):
+        status = call_script("export", [*arguments, *flags], monkeypatch)
+        assert_one_line(status, capsys, flags[0].replace("no-", ""), "networks that classify")
+
+
+def test_sides_that_a_network_for_keypoints_cannot_have(tmp_path, monkeypatch, capsys):
+    save_transfer_checkpoint(tmp_path / "last.pt", "keypoints")
+    arguments = ["--model_path", tmp_path / "last.pt", "--format", "checkpoint"]
+    arguments += ["-o", tmp_path / "new.pt", "--image_size", "48"]
+    status = call_script("export", arguments, monkeypatch)
+    assert_one_line(status, capsys, "--image_size 48", "multiple of 32")

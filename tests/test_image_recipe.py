@@ -358,7 +358,7 @@ def test_an_exported_network_normalises_images_as_its_set(classes, name, tmp_pat
     network = save_checkpoint(tmp_path / "weights.pt", classes).eval()
     arguments = ["--model_path", tmp_path / "weights.pt", "--format", "onnx", "-o", "new"]
     arguments += ["--init_channels", 2, "--layers", 3]
-    classifier = export.load_classifier(export.parse_arguments([*map(str, arguments)]))
+    classifier = export.load_network(export.parse_arguments([*map(str, arguments)]))
     images = torch.rand(2, 3, 32, 32)
     mean, std = (torch.tensor(numbers).view(3, 1, 1) for numbers in PUBLISHED[name])
     with torch.no_grad():
