@@ -11,6 +11,7 @@ if __name__ == "__main__":  # run as transfer/test_segmentation.py: the root is 
     sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parent.parent)]
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from dataset.batching import Batching
@@ -83,7 +84,7 @@ class Predictions:
         self.args = args
         self.images = images
         self.label_maps: dict[int, bytes] = {}
-        self.pictures: dict = {}
+        self.pictures: dict[int, Image.Image] = {}
 
     def keep(self, number: int, predicted: Tensor) -> None:
         """Keep what was found in an image: classes, integers (H, W)."""
