@@ -80,6 +80,8 @@ PATHS = {
     "dataset/mk_img_list": "image_path output_path",
     "dataset/img2lmdb": "image_path list_path output_path",
     "docs/detect_digits": "arch",
+    "transfer/train_segmentation": "data model_path arch save resume",
+    "transfer/test_segmentation": "data model_path arch output",
     "benchmarks/loading": "data",
     "benchmarks/nasbench201": "table save",
     "benchmarks/search_speed": "data",
