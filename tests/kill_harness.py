@@ -3,6 +3,7 @@
 A fork has PyTorch imported already, so that a run of a tiny network takes a second or two.
 """
 
+import importlib
 import multiprocessing
 import os
 import signal
@@ -19,18 +20,13 @@ import torch._dynamo  # what scripts import late is here for all forks
 from helpers import act_at_step, free_port, history_without_seconds
 from torch.utils import tensorboard  # noqa: F401
 
-import train
-import train_imagenet
-import train_search
+import train  # noqa: F401
+import train_imagenet  # noqa: F401
+import train_search  # noqa: F401
 from report import page  # noqa: F401
 from runtime.errors import run_script
-from transfer import test_keypoints, train_keypoints
 
 FORK = multiprocessing.get_context("fork")
-
-SCRIPTS = (train, train_imagenet, train_search, train_keypoints, test_keypoints)
-
-MAIN = {script.__name__.replace(".", "/"): script.main for script in SCRIPTS}
 
 
 class Moment(NamedTuple):
@@ -126,7 +122,7 @@ def _run(
         signal.signal(signal.SIGINT, signal.default_int_handler)  # perhaps pytest ignores it
         prepare(rank)
         try:
-            run_script(MAIN[name])
+            run_script(importlib.import_module(name.replace("/", ".")).main)
         except Exception:
             traceback.print_exc()
             os._exit(1)

@@ -1922,6 +1922,66 @@ export.py | test_image_recipe
 exported with another set's mean and deviation
 - else f"cifar{classes}"
 + else "cifar10"
+
+transfer/segmentation/task.py | test_segmentation_scripts
+segmentation: the learning rate is a step ahead
+- epoch * self.steps + step - 1,
++ epoch * self.steps + step,
+segmentation: the learning rate falls in every epoch
+- args.epochs * self.steps
++ self.steps
+segmentation: each GPU has batch norms of its own
+- if self.processes.device.type == "cuda" and self.processes.size > 1:
++ if False:
+segmentation: as published, but with the backbone's batch norms shared
+- share_batch_norms(network, self.args.as_published)
++ share_batch_norms(network)
+segmentation: as published, but with the backbone's batch norms trained
+- args.weight_decay, args.as_published)
++ args.weight_decay)
+segmentation: what is not trained gathers gradients
+- parameter.requires_grad_(id(parameter) in trained)
++ pass
+segmentation: no momentum
+- args.learning_rate, args.momentum)
++ args.learning_rate)
+segmentation: the backbone's weights stay new
+- begin_with_imagenet(network.backbone.network, self.args)
++ pass
+segmentation: the auxiliary outputs are not trained
+- segmentation_loss(network(images), labels)
++ segmentation_loss(network(images)[:1], labels)
+segmentation: validated in windows of the published size
+- Windows(self.args.crop_size)
++ Windows()
+segmentation: pixels of the main process only
+-     processes.sum(counts)
++
+segmentation: a signal during an evaluation is not heard
+-     processes.check_interruption_now()
++
+segmentation: what several processes find in their order
+- for number in sorted(found)
++ for number in found
+segmentation: nothing to measure is not a mistake
+-     if not counts.any():
++     if False:
+
+transfer/test_segmentation.py | test_segmentation_scripts
+segmentation: --flip and --scales do nothing
+- Windows(crop_size, scales=tuple(args.scales), flip=args.flip)
++ Windows(crop_size)
+segmentation: tested in windows of the published size
+- args.crop_size or description["crop_size"]
++ args.crop_size or 1024
+
+transfer/train_segmentation.py | test_segmentation_scripts
+segmentation: as published, but with images not enlarged
+-         args.as_published,
++
+segmentation: a training shorter than its warm-up
+-     check_warm_up(args, data.steps)
++
 """
 
 

@@ -82,6 +82,8 @@ PATHS = {
     "transfer/train_keypoints": "data arch model_path save resume",
     "transfer/test_keypoints": "data arch model_path detections output",
     "docs/detect_digits": "arch",
+    "transfer/train_segmentation": "data model_path arch save resume",
+    "transfer/test_segmentation": "data model_path arch output",
     "benchmarks/loading": "data",
     "benchmarks/nasbench201": "table save",
     "benchmarks/search_speed": "data",

@@ -19,13 +19,14 @@ import torch
 from helpers import ROOT, TINY_IMAGENET, TINY_SEARCH, TINY_TRAINING, free_port, write_image_folder
 from test_keypoint_annotations import write_coco
 from test_nasbench201 import ALL_CELLS, make_table, write_table
+from test_segmentation_data import write_cityscapes
 from torchvision import datasets
-
-sys.path.append(str(ROOT / "docs"))
-from flags import with_flag_tables
 
 from genotypes import RelativeNAS
 from model import NetworkImageNet
+
+sys.path.append(str(ROOT / "docs"))
+from flags import with_flag_tables
 
 PAGES = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
@@ -60,6 +61,11 @@ SMALL = {
     ],
     "transfer/test_keypoints.py": ["--workers", "0"],
     "docs/detect_digits.py": ["--steps", "2", "--test_images", "2"],
+    "transfer/train_segmentation.py": [
+        "--layers", "3", "--init_channels", "2", "--crop_size", "16", "--epochs", "1",
+        "--batch_size", "64", "--warmup_steps", "0", "--workers", "0",
+    ],
+    "transfer/test_segmentation.py": ["--workers", "0"],
     "benchmarks/loading.py": ["--image_size", "16", "--rounds", "1"],
     "benchmarks/nasbench201.py": ["--seeds", "2", "--sets", "cifar10"],
     "benchmarks/search_speed.py": [
@@ -177,10 +183,11 @@ class Workplace:
             path / "IMAGES", {"train": {"a": 8, "b": 8}, "val": {"a": 3, "b": 3}}, suffix="JPEG"
         )
         write_table(path / "TABLE.csv", make_table(), ALL_CELLS)
-        for split in ("train", "val"):
-            write_coco(path / "COCO", split=split)
         network = NetworkImageNet(2, 10, 3, False, RelativeNAS)
         torch.save(network.state_dict(), path / "IMAGENET_MODEL")
+        for split in ("train", "val"):
+            write_coco(path / "COCO", split=split)
+            write_cityscapes(path / "CITYSCAPES", split)
 
     def run(self, command: str) -> None:
         words = [self.fill_in(word) for word in shlex.split(command)]

@@ -59,7 +59,7 @@ def given_fields(
 
 def described_by(checkpoint: Mapping, published: Mapping, given: Mapping) -> dict:
     """A description: the published one, what a checkpoint says in its place, then what is given."""
-    own = (*published, "mean", "std")
+    own = (*published, "class_names", "mean", "std")
     return {**published, **{name: checkpoint[name] for name in own if name in checkpoint}, **given}
 
 

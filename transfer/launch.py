@@ -58,8 +58,13 @@ def add_transfer_arguments(parser: ArgumentParser, sets: Sequence[str], **defaul
     add_training_arguments(parser, init_channels=46, layers=14, grad_clip=0.0, **defaults)
 
 
-def add_test_arguments(parser: ArgumentParser, sets: Sequence[str], batch_size: int) -> None:
-    """Add the flags of a transfer task's test script; `sets` as in `add_transfer_arguments`."""
+def add_test_arguments(parser: ArgumentParser, sets: Sequence[str], batch_size: int | None) -> None:
+    """Add the flags of a transfer task's test script.
+
+    Args:
+        sets: as in `add_transfer_arguments`.
+        batch_size: the default; None: images are tested one at a time, without such a flag.
+    """
     add = parser.add_argument
     add(
         "--model_path",
@@ -68,7 +73,8 @@ def add_test_arguments(parser: ArgumentParser, sets: Sequence[str], batch_size: 
         help="checkpoint: our own, or a state dict of the original's repository",
     )
     _add_data_arguments(parser, sets)
-    add("--batch_size", type=positive_int, default=batch_size, help="of all processes together")
+    if batch_size is not None:
+        add("--batch_size", type=positive_int, default=batch_size, help="of all processes together")
     add("--gpus", type=gpu_list, metavar="0,1,...", help="GPUs, one process each (default 0)")
     add_precision_argument(parser, default="fp32")
     add(

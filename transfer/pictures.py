@@ -10,14 +10,18 @@ GAP = 4
 """Pixels of white between pictures."""
 
 LARGEST_SIDE = 320
-"""Pixels; larger pictures are made smaller."""
+"""Pixels; usually larger pictures are made smaller."""
 
 
-def contact_sheet(pictures: Sequence[Image.Image]) -> bytes:
-    """Pictures in RGB, in rows of about as many as there are rows, as a PNG file's content."""
+def contact_sheet(pictures: Sequence[Image.Image], largest_side: int = LARGEST_SIDE) -> bytes:
+    """Pictures in RGB, in rows of about as many as there are rows, as a PNG file's content.
+
+    Args:
+        largest_side: pixels; larger pictures are made smaller.
+    """
     pictures = [picture.copy() for picture in pictures]
     for picture in pictures:
-        picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
+        picture.thumbnail((largest_side, largest_side))
     columns = math.ceil(math.sqrt(len(pictures)))
     width = GAP + max(picture.width for picture in pictures)
     height = GAP + max(picture.height for picture in pictures)

@@ -73,7 +73,8 @@ class SegmentationBatches:
             batches.append(parts[self.batching.own_part])
 
         change = partial(_augmented, self.crop_size, self.as_published)
-        return self._load(ReadBatches(self.train_images, batches, change), first_step)
+        read = ReadBatches(self.train_images, batches, change)
+        return _loaded(read, self.batching.device, self.workers, self.statistics, first_step)
 
     def validation_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """This process's part of the validation images, each once over all processes.
@@ -81,15 +82,40 @@ class SegmentationBatches:
         Raises:
             UserError: as `training_batches`.
         """
-        own = range(len(self.validation_images))[self.batching.own_part]
-        batches = [[(number, 0)] for number in own]
-        return self._load(ReadBatches(self.validation_images, batches, _unchanged))
+        return evaluation_batches(
+            self.validation_images, self.batching, self.workers, self.statistics
+        )
 
-    def _load(self, batches: "ReadBatches", first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        device = self.batching.device
-        mean, std = self.statistics.tensors(device)
-        for images, labels in loaded_batches(batches, self.workers, device, first):
-            yield normalize(images, mean, std), labels.long()
+
+def evaluation_batches(
+    images: LabelledImages,
+    batching: Batching,
+    workers: int = 0,
+    statistics: Statistics = PUBLISHED_STATISTICS["imagenet"],
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """This process's part of the images in their order, whole, each in a batch of its own.
+
+    Yields:
+        An image, float32 (1, 3, H, W), and its classes, int64 (1, H, W), on the device.
+
+    Raises:
+        UserError: as `SegmentationBatches.training_batches`.
+    """
+    batches = [[(number, 0)] for number in range(len(images))[batching.own_part]]
+    read = ReadBatches(images, batches, _unchanged)
+    return _loaded(read, batching.device, workers, statistics)
+
+
+def _loaded(
+    batches: "ReadBatches",
+    device: torch.device,
+    workers: int,
+    statistics: Statistics,
+    first: int = 0,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    mean, std = statistics.tensors(device)
+    for images, labels in loaded_batches(batches, workers, device, first):
+        yield normalize(images, mean, std), labels.long()
 
 
 def _augmented(

@@ -20,11 +20,19 @@ from transfer.checkpoints import (
 )
 from transfer.segmentation.network import CLASSES, BiSeNet
 
-SIZES = {"init_channels": (2, 1 << 16), "layers": (2, 1000), "num_classes": (1, 255)}
+SIZES = {
+    "init_channels": (2, 1 << 16),
+    "layers": (2, 1000),
+    "num_classes": (1, 255),
+    "crop_size": (1, 1 << 13),
+}
 """What a network may have at least and at most.
 
 With fewer cells there is no map at stride 32; in a label map 255 is no class.
 """
+
+CROP_SIZE = 1024
+"""Height and width of what the published network is trained on, in pixels."""
 
 IN_PLACE_EPSILON = 1e-5
 """In-place activated batch norm adds this to the absolute value of its weight."""
@@ -58,15 +66,23 @@ ORIGINAL_NAMES = {
 
 
 def describe_segmentation_network(
-    genotype: Genotype, init_channels: int, layers: int, num_classes: int = CLASSES
+    genotype: Genotype,
+    init_channels: int,
+    layers: int,
+    num_classes: int = CLASSES,
+    crop_size: int = CROP_SIZE,
 ) -> dict:
-    """All that `build_segmentation_network` needs, as plain data for a checkpoint."""
+    """All that `build_segmentation_network` needs, as plain data for a checkpoint.
+
+    And height and width of what the network is trained on, for the windows that it is tested in.
+    """
     return {
         "task": "segmentation",
         "genotype": genotype._asdict(),
         "init_channels": init_channels,
         "layers": layers,
         "num_classes": num_classes,
+        "crop_size": crop_size,
     }
 
 
@@ -77,6 +93,13 @@ def check_segmentation_description(description: Mapping) -> None:
         ValueError: a field is not what it should be; names it.
     """
     check_description(description, "segmentation", SIZES)
+    names = description.get("class_names")
+    if names is not None and (
+        not isinstance(names, list)
+        or len(names) != description["num_classes"]
+        or not all(isinstance(name, str) for name in names)
+    ):
+        raise ValueError("field 'class_names' must be a list of names, one for each class")
 
 
 def build_segmentation_network(description: Mapping) -> BiSeNet:

@@ -28,6 +28,10 @@ SHAPES = 3
 DARKEST_SHAPE, BRIGHTEST_BACKGROUND = 128, 80
 """Of 255, in each colour channel, but for the noise."""
 
+COLOUR_RANGE = 64
+"""By so much a shape's colour varies in each channel; what then remains up to 255 is added to the
+channel of its class."""
+
 NOISE = 12.0
 """Standard deviation of what is added to each pixel, of 255."""
 
@@ -36,7 +40,8 @@ NOISE = 12.0
 class MadeShapes:
     """A split of the made set (see `LabelledImages`), the same images whenever they are read.
 
-    Shapes differ in colour, size, place and rotation, so that only their outline tells them apart.
+    Shapes differ in colour, size, place and rotation. Discs have more red than other colours,
+    squares more green and triangles more blue, which makes them quick to learn.
 
     Attributes:
         split: in `IMAGES`.
@@ -65,8 +70,7 @@ def shapes_image(size: int, generator: Generator) -> tuple[Tensor, Tensor]:
     labels = torch.zeros(size, size, dtype=torch.uint8)
     quarters = torch.randperm(4, generator=generator).tolist()
     for quarter in quarters[:SHAPES]:
-        colour = torch.rand(3, 1, generator=generator)
-        colour = DARKEST_SHAPE + (255 - DARKEST_SHAPE) * colour
+        colour = DARKEST_SHAPE + COLOUR_RANGE * torch.rand(3, 1, generator=generator)
         radius_draw, rotation, x, y, kind = torch.rand(5, generator=generator).tolist()
         # At most so large that it fits into its quarter, whatever its rotation.
         side = size / 2
@@ -76,6 +80,7 @@ def shapes_image(size: int, generator: Generator) -> tuple[Tensor, Tensor]:
             for place, draw in zip(divmod(quarter, 2), (y, x), strict=True)
         ]
         number = 1 + int(kind * len(CORNERS))
+        colour[number - 1] += 255 - DARKEST_SHAPE - COLOUR_RANGE
         inside = polygon(size, centre[0], centre[1], radius, CORNERS[number], math.tau * rotation)
         image[:, inside] = colour
         labels[inside] = number

@@ -10,6 +10,9 @@ from transfer.segmentation.loss import IGNORED
 GAP = 4
 """Pixels of white between the parts of a picture."""
 
+LARGEST_SIDE = 960
+"""Pixels of a picture among others; larger ones are made smaller. Three times a usual one's."""
+
 
 def comparison(
     image: Tensor, labels: Tensor, predicted: Tensor, classes: tuple[PixelClass, ...]
