@@ -1923,7 +1923,7 @@ exported with another set's mean and deviation
 - else f"cifar{classes}"
 + else "cifar10"
 
-transfer/segmentation/task.py | test_segmentation_scripts
+transfer/segmentation/task.py | test_segmentation_task
 segmentation: the learning rate is a step ahead
 - epoch * self.steps + step - 1,
 + epoch * self.steps + step,
@@ -1951,9 +1951,14 @@ segmentation: the backbone's weights stay new
 segmentation: the auxiliary outputs are not trained
 - segmentation_loss(network(images), labels)
 + segmentation_loss(network(images)[:1], labels)
+
+transfer/segmentation/task.py | test_segmentation_scripts
 segmentation: validated in windows of the published size
 - Windows(self.args.crop_size)
 + Windows()
+segmentation: each process evaluates with its own statistics
+-     processes.share_buffers(network)
++
 segmentation: pixels of the main process only
 -     processes.sum(counts)
 +
