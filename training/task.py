@@ -26,6 +26,22 @@ class Sums(Protocol):
         """The numbers that the sums stand for, `loss` and `count` among them."""
 
 
+class LossSums:
+    """The losses of training images, for tasks that count nothing else in training (`Sums`)."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.sums = torch.zeros(2, dtype=torch.float64, device=device)
+
+    def update(self, loss: Tensor, count: int) -> None:
+        """Count a batch of `count` images and its mean `loss`, a scalar."""
+        self.sums += torch.stack([loss * count, torch.full_like(loss, count)])
+
+    def result(self) -> dict[str, float]:
+        """The mean `loss`, and `count`. Waits for the device."""
+        loss, count = self.sums.tolist()
+        return {"loss": loss / count, "count": round(count)}
+
+
 class Task(Protocol):
     """Classification (`Classification`) or another task, such as those in transfer/.
 

@@ -14,6 +14,7 @@ from report.run import Run
 from runtime.atomic_file import write_whole_file
 from runtime.errors import UserError
 from runtime.processes import Processes
+from training.task import LossSums
 from transfer.launch import MADE, begin_with_imagenet
 from transfer.pictures import contact_sheet
 from transfer.segmentation.checkpoints import build_segmentation_network
@@ -48,22 +49,6 @@ def open_set(args: Namespace, split: str, crop_size: int) -> LabelledImages:
 def class_names(images: LabelledImages) -> list[str]:
     """The names of the classes in the order of their numbers."""
     return [pixel_class.name for pixel_class in images.classes]
-
-
-class SumOfLosses:
-    """The losses of training images (see `Sums`)."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.sums = torch.zeros(2, dtype=torch.float64, device=device)
-
-    def update(self, loss: Tensor, images: int) -> None:
-        """Count a batch of so many images and its `loss`, a scalar."""
-        self.sums += torch.stack([loss * images, torch.full_like(loss, images)])
-
-    def result(self) -> dict[str, float]:
-        """The mean `loss`, and `count`. Waits for the device."""
-        loss, count = self.sums.tolist()
-        return {"loss": loss / count, "count": round(count)}
 
 
 class Segmentation:
@@ -119,10 +104,10 @@ class Segmentation:
     def begin_epoch(self, network: nn.Module, epoch: int) -> None:
         """Nothing changes from epoch to epoch."""
 
-    def new_sums(self, device: torch.device) -> SumOfLosses:
-        return SumOfLosses(device)
+    def new_sums(self, device: torch.device) -> LossSums:
+        return LossSums(device)
 
-    def loss(self, network: nn.Module, images: Tensor, labels: Tensor, sums: SumOfLosses) -> Tensor:
+    def loss(self, network: nn.Module, images: Tensor, labels: Tensor, sums: LossSums) -> Tensor:
         """The loss of the three outputs together, which is the one that is counted."""
         loss = segmentation_loss(network(images), labels)
         sums.update(loss.detach(), len(images))
