@@ -42,11 +42,15 @@ TINY_IMAGENET = [
 
 
 def call_script(name: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
-    """Run a script's main in this process; returns its exit status."""
+    """Run the main of a script, such as `train` or `transfer/train_detection`, in this process.
+
+    Returns:
+        Its exit status.
+    """
     monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
     gc.collect()  # an LMDB must not be opened twice in a process
     try:
-        run_script(importlib.import_module(name).main)
+        run_script(importlib.import_module(name.replace("/", ".")).main)
     except SystemExit as stop:
         return stop.code
     return 0
