@@ -1,4 +1,4 @@
-"""Augmentation, batches, and the made set."""
+"""Augmentation, and the made set."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 
 from dataset.image_set import load_image_set
 from transfer.detection import data
-from transfer.detection.data import augment, make_batch
+from transfer.detection.data import augment
 from transfer.detection.made import CANVAS, CLASS_NAMES, LARGEST, SMALLEST, made_sample
 from transfer.detection.network import new_detector
 
@@ -106,8 +106,8 @@ def test_a_batch_trains_and_tests_the_network():
     network = new_detector(init_channels=2, layers=2, num_classes=11, image_size=64)
     digits = load_image_set("digits", "", "train")
     samples = [augment(*made_sample(digits, 0, index), 64, index) for index in range(4)]
-    images, targets = make_batch(samples, torch.device("cpu"))
-    assert all(image.dtype == torch.float32 and image.max() <= 1 for image in images)
+    images = [image.float() / 255 for image, _ in samples]
+    targets = [target for _, target in samples]
     optimizer = torch.optim.Adam(network.parameters(), 0.01)
     losses = []
     for _ in range(12):

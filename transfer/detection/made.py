@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Generator
 from torchvision import tv_tensors
 
-from dataset.image_set import ImageSet
+from dataset.image_set import ImageSet, load_image_set
 from transfer.detection.data import Sample
 from utils import derive_seed
 
@@ -18,8 +18,39 @@ SMALLEST, LARGEST = 46, 80
 MOST_DIGITS = 4
 """A digit at most is in each quarter of a canvas, and one at least is on it."""
 
+IMAGES = {"train": 800, "val": 100}
+"""Number of images in each split."""
+
 CLASS_NAMES = [str(digit) for digit in range(10)]
 """Of the labels from 1, for 0 is the background."""
+
+
+class MadeDigits:
+    """A split of the made set (see `DetectionSet`), the same images whenever they are read.
+
+    Args:
+        split: in `IMAGES`. Their digits are those of the digits' own two splits.
+    """
+
+    has_objects = True
+
+    def __init__(self, split: str) -> None:
+        self.split = split
+        self.class_names = CLASS_NAMES
+        self.category_ids = list(range(len(CLASS_NAMES) + 1))
+        self.digits = load_image_set("digits", "", {"train": "train", "val": "test"}[split])
+
+    def __len__(self) -> int:
+        return IMAGES[self.split]
+
+    def image_id(self, index: int) -> int:
+        return index
+
+    def read(self, index: int, training: bool) -> Sample:
+        return made_sample(self.digits, list(IMAGES).index(self.split), index)
+
+    def files(self) -> list[tuple[str, int]]:
+        return [(f"{index:06}", 0) for index in range(len(self))]
 
 
 def made_sample(digits: ImageSet, *place: int) -> Sample:
