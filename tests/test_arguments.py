@@ -79,6 +79,8 @@ PATHS = {
     "visualize": "what output",
     "dataset/mk_img_list": "image_path output_path",
     "dataset/img2lmdb": "image_path list_path output_path",
+    "transfer/train_detection": "data model_path arch save resume",
+    "transfer/test_detection": "data model_path output arch",
     "docs/detect_digits": "arch",
     "benchmarks/loading": "data",
     "benchmarks/nasbench201": "table save",
