@@ -255,15 +255,16 @@ def _detector(
     image_size: int | None = None,
 ) -> nn.Module:
     with _own_modules():
+        from genotypes import resolve_genotype
         from runtime.errors import UserError
         from transfer.detection.network import PUBLISHED_SIZES, load_detector, new_detector
 
         _refuse_true(pretrained, UserError)
-        sizes = {"init_channels": init_channels, "layers": layers, "image_size": image_size}
-        arch = arch and os.path.expanduser(arch)
+        genotype = arch and resolve_genotype(os.path.expanduser(arch))
         if not pretrained:
-            return new_detector(arch, num_classes=num_classes, **sizes)
-        network, _ = load_detector(os.path.expanduser(pretrained), arch, **sizes)
+            return new_detector(genotype, init_channels, layers, num_classes, image_size)
+        path = os.path.expanduser(pretrained)
+        network, _ = load_detector(path, genotype, init_channels, layers, image_size)
         if network.num_classes != (num_classes or PUBLISHED_SIZES["num_classes"]):
             raise UserError(
                 f"checkpoint {pretrained}: has {network.num_classes} classes with the background, "

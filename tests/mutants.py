@@ -1990,6 +1990,70 @@ segmentation: a training shorter than its warm-up
 """
 
 
+DETECTION = r"""
+transfer/detection/task.py | test_detection_batches
+detection: the learning rate falls as a line
+- (1 + math.cos(math.pi * done)) / 2
++ (1 - done)
+detection: boxes not learned
+- losses["classification"] + losses["bbox_regression"]
++ losses["classification"]
+detection: no weight decay
+- args.momentum, weight_decay=args.weight_decay
++ args.momentum
+detection: each process knows its own images only
+- for part in processes.gather(own)
++ for part in [own]
+detection: statistics of each process's own
+-     processes.share_buffers(network)
++
+detection: validated in training mode
+-     network.eval()
++     network.train()
+detection: what is found in the order of the processes
+- sorted(found, key=lambda image: image.number)
++ found
+detection: a signal does not end a validation
+-     processes.check_interruption_now()
++
+detection: COCO's measure for all sets
+- if set_name == "coco":
++ if set_name:
+detection: the loss not weighted by the images
+- [loss * count, torch.full_like(loss, count)]
++ [loss, torch.ones_like(loss)]
+
+transfer/detection/task.py | test_detection_scripts
+detection: the backbone's first weights ignored
+-         begin_with_imagenet(network.backbone.body.network, self.args)
++
+
+transfer/detection/batches.py | test_detection_batches
+detection: an image augmented alike in all steps
+- derive_seed(seed, 2, step, place)
++ derive_seed(seed, 2, 0, place)
+detection: each process validates all images
+- range(len(images))[batching.own_part]
++ range(len(images))
+detection: pixels up to 255
+- image.float() / 255
++ image.float()
+detection: --as_published ignored
+- partial(_augmented, self.image_size, self.as_published)
++ partial(_augmented, self.image_size, False)
+
+transfer/detection/data.py | test_detection_batches
+detection: as published crops are rejected
+- 0.0 if as_published and iou < 1 else iou
++ iou
+
+transfer/detection/sets.py | test_detection_batches
+detection: difficult objects count as objects
+- not ignored and box.x1
++ box.x1
+"""
+
+
 def read_mutants(text: str) -> list[Mutant]:
     """The mutants in a text of the form of those above."""
     mutants = []
@@ -2007,7 +2071,7 @@ def read_mutants(text: str) -> list[Mutant]:
     return mutants
 
 
-MUTANTS = read_mutants(SEARCH + TRAINING + DATA)
+MUTANTS = read_mutants(SEARCH + TRAINING + DATA + DETECTION)
 
 
 def outcome(mutant: Mutant, copy: Path) -> str:

@@ -11,7 +11,6 @@ from torchvision.models.detection.image_list import ImageList
 from genotypes import DARTS_V2, RelativeNAS
 from runtime.errors import UserError
 from transfer.detection.network import (
-    DetectionNetwork,
     build_detector,
     describe_detector,
     load_detector,
@@ -25,7 +24,7 @@ REFERENCE = read_reference("detection_network")
 
 @pytest.fixture(scope="module")
 def published():
-    return DetectionNetwork(46, 21, 14, RelativeNAS)
+    return new_detector()
 
 
 def test_the_state_dict_is_the_originals(published):
@@ -47,7 +46,7 @@ def test_parameters_and_multiply_adds_are_the_originals(published):
     ):
         assert parameter_count(part) == parts[name]
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network = DetectionNetwork(46, 21, 14, RelativeNAS).eval()
+        network = new_detector().eval()
         network.raw_outputs(torch.empty(1, 3, 320, 320))
     assert counter.get_total_flops() // 2 == REFERENCE["multiply_adds"]["convolutions"]
 
@@ -179,7 +178,7 @@ def test_a_checkpoint_of_the_original_loads(original):
 
 
 def test_our_own_checkpoint_says_what_it_holds(tmp_path):
-    description = describe_detector(DARTS_V2, 2, 2, 4, 96) | {"class_names": ["a", "b", "c"]}
+    description = describe_detector(DARTS_V2, 2, 2, 4, 96, ["a", "b", "c"])
     network = build_detector(description)
     torch.save(description | {"state_dict": network.state_dict()}, tmp_path / "own.pt")
     loaded, found = load_detector(tmp_path / "own.pt")
@@ -196,6 +195,7 @@ def test_mistakes_are_one_line(original, tmp_path):
         "names": described | {"class_names": ["a"], "state_dict": state},
         "text": described | {"class_names": "ab", "state_dict": state},
         "genotype": described | {"genotype": 3, "state_dict": state},
+        "task": described | {"task": "keypoints", "state_dict": state},
         "classifier": {"classifier.weight": torch.zeros(10, 4)},
     }
     for name, content in files.items():
@@ -205,7 +205,8 @@ def test_mistakes_are_one_line(original, tmp_path):
         "names": ["'class_names' must have a name for each class"],
         "text": ["'class_names' must be a list"],
         "genotype": ["does not describe a detector"],
-        "classifier": ["holds no detector", "trained for detection"],
+        "task": ["'task' must be 'detection'"],
+        "classifier": ["holds no detector", "transfer/train_detection.py"],
     }.items():
         with pytest.raises(UserError) as caught:
             load_detector(tmp_path / f"{name}.pt")
@@ -213,7 +214,5 @@ def test_mistakes_are_one_line(original, tmp_path):
         assert all(text in str(caught.value) for text in [f"{name}.pt", *texts])
     with pytest.raises(UserError, match=r"another architecture.*--init_channels"):
         load_detector(path, init_channels=4, layers=2)
-    with pytest.raises(UserError, match="detection network: field 'image_size'"):
+    with pytest.raises(UserError, match="network for detection: field 'image_size'"):
         new_detector(image_size=0)
-    with pytest.raises(UserError, match="DARTS_V3"):
-        new_detector("DARTS_V3")

@@ -1,6 +1,5 @@
-"""Images and their objects for training and testing: decoding, augmentation, batches."""
+"""Images and their objects for training and testing: decoding, and augmentation."""
 
-from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -12,7 +11,6 @@ from torchvision.transforms import v2
 from dataset.decoding import UNREADABLE, open_image, to_rgb
 from runtime.errors import UserError
 from transfer.detection.annotations import Annotated
-from utils import to_device
 
 BRIGHTNESS_SHIFT = 32
 """Most that is added to all pixels of an image, or taken from them, of 255."""
@@ -97,8 +95,9 @@ def _before_crop() -> v2.Compose:
 
 
 @cache
-def _crop() -> v2.RandomIoUCrop:
-    return v2.RandomIoUCrop(sampler_options=list(CROP_IOUS), trials=CROP_TRIALS)
+def _crop(as_published: bool) -> v2.RandomIoUCrop:
+    ious = [0.0 if as_published and iou < 1 else iou for iou in CROP_IOUS]
+    return v2.RandomIoUCrop(sampler_options=ious, trials=CROP_TRIALS)
 
 
 @cache
@@ -112,7 +111,9 @@ def _after_crop(image_size: int) -> v2.Compose:
     )
 
 
-def augment(image: Tensor, target: dict[str, Tensor], image_size: int, seed: int) -> Sample:
+def augment(
+    image: Tensor, target: dict[str, Tensor], image_size: int, seed: int, as_published: bool = False
+) -> Sample:
     """Change the colours, zoom out, crop, flip and resize an image for training (SSD, section 2.2).
 
     Objects whose centres are outside of the crop are left out, and so are those of which less
@@ -122,6 +123,8 @@ def augment(image: Tensor, target: dict[str, Tensor], image_size: int, seed: int
         image, target: as from `read_sample`.
         image_size: height and width of the result.
         seed: of all random numbers; the process's own generator is left alone.
+        as_published: take any crop that has an object's centre in it, as the original's code does,
+            whatever least IoU is drawn.
 
     Returns:
         The image, uint8 (3, image_size, image_size), and the `boxes` and `labels` of its target.
@@ -132,19 +135,7 @@ def augment(image: Tensor, target: dict[str, Tensor], image_size: int, seed: int
         image, target = _before_crop()(image, target)
         # Without an object to keep, trials would go on until no crop is drawn.
         if len(target["labels"]) and min(image.shape[1:]) >= SMALLEST_SIDE_TO_CROP:
-            image, target = v2.SanitizeBoundingBoxes()(*_crop()(image, target))
+            image, target = v2.SanitizeBoundingBoxes()(*_crop(as_published)(image, target))
         image, target = _after_crop(image_size)(image, target)
     # The loss refuses boxes without area, to which rounding may have brought one.
     return v2.SanitizeBoundingBoxes()(image, target)
-
-
-def make_batch(
-    samples: Sequence[Sample], device: torch.device
-) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """Samples as the network takes them, on its device: float32 images in [0, 1], and targets."""
-    images = [to_device(image.as_subclass(Tensor), device).float() / 255 for image, _ in samples]
-    targets = [
-        {name: to_device(part.as_subclass(Tensor), device) for name, part in target.items()}
-        for _, target in samples
-    ]
-    return images, targets

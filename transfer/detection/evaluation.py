@@ -169,13 +169,7 @@ def coco_average_precision(
     Raises:
         UserError: pycocotools is not installed.
     """
-    try:
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-    except ImportError:
-        raise UserError(
-            "COCO's average precision needs pycocotools; install it with pip install pycocotools"
-        ) from None
+    COCO, COCOeval = import_pycocotools()
     truth, found = COCO(), COCO()
     frame = {
         "images": [{"id": number} for number in range(len(objects))],
@@ -191,6 +185,22 @@ def coco_average_precision(
         evaluation.accumulate()
         evaluation.summarize()
     return {name: float(evaluation.stats[place]) for name, place in COCO_FIGURES.items()}
+
+
+def import_pycocotools() -> tuple[type, type]:
+    """Its classes `COCO` and `COCOeval`.
+
+    Raises:
+        UserError: pycocotools is not installed.
+    """
+    try:
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    except ImportError:
+        raise UserError(
+            "COCO's average precision needs pycocotools; install it with pip install pycocotools"
+        ) from None
+    return COCO, COCOeval
 
 
 def _annotations(images: Sequence[Boxes]) -> list[dict]:

@@ -1,11 +1,14 @@
-"""A made set for detection: handwritten digits of random sizes at random places of a canvas."""
+"""A made set for detection: handwritten zeros and ones of random sizes at random places.
+
+These two are learned within minutes; all ten digits are not.
+"""
 
 import torch
 import torch.nn.functional as F
 from torch import Generator
 from torchvision import tv_tensors
 
-from dataset.image_set import ImageSet
+from dataset.image_set import ImageSet, load_image_set
 from transfer.detection.data import Sample
 from utils import derive_seed
 
@@ -18,15 +21,52 @@ SMALLEST, LARGEST = 46, 80
 MOST_DIGITS = 4
 """A digit at most is in each quarter of a canvas, and one at least is on it."""
 
-CLASS_NAMES = [str(digit) for digit in range(10)]
+IMAGES = {"train": 800, "val": 100}
+"""Number of images in each split."""
+
+CLASS_NAMES = ["zero", "one"]
 """Of the labels from 1, for 0 is the background."""
+
+
+class MadeDigits:
+    """A split of the made set (see `DetectionSet`), the same images whenever they are read.
+
+    Args:
+        split: in `IMAGES`. Their digits are those of the digits' own two splits.
+    """
+
+    has_objects = True
+
+    def __init__(self, split: str) -> None:
+        self.split = split
+        self.class_names = CLASS_NAMES
+        self.category_ids = list(range(len(CLASS_NAMES) + 1))
+        self.digits = zeros_and_ones({"train": "train", "val": "test"}[split])
+
+    def __len__(self) -> int:
+        return IMAGES[self.split]
+
+    def image_id(self, index: int) -> int:
+        return index
+
+    def read(self, index: int, training: bool) -> Sample:
+        return made_sample(self.digits, list(IMAGES).index(self.split), index)
+
+    def files(self) -> list[tuple[str, int]]:
+        return [(f"{index:06}", 0) for index in range(len(self))]
+
+
+def zeros_and_ones(split: str) -> ImageSet:
+    """The embedded digits of a split, "train" or "test", that are 0 or 1."""
+    digits = load_image_set("digits", "", split)
+    return digits.subset(torch.where(digits.labels < len(CLASS_NAMES))[0])
 
 
 def made_sample(digits: ImageSet, *place: int) -> Sample:
     """A canvas with digits and where they are, a fixed function of `digits` and `place`.
 
     Args:
-        digits: the embedded digits of a split.
+        digits: from `zeros_and_ones`.
         place: whole numbers from 0, such as a seed and the image's number.
 
     Returns:

@@ -5,7 +5,7 @@ Matching and the loss are torchvision's `SSD` (Liu et al., 2016, arXiv:1512.0232
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -15,12 +15,17 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.ssd import SSD
 from torchvision.models.mobilenetv2 import InvertedResidual
 
-from genotypes import Genotype, genotype_from_dict, resolve_genotype
+from genotypes import Genotype, RelativeNAS
 from model import Backbone, NetworkImageNet
 from runtime.checkpoint import load_checkpoint, published_state_dict
 from runtime.errors import UserError
-from runtime.untrusted import is_whole_number
-from transfer.checkpoints import network_with_weights
+from transfer.checkpoints import (
+    build_backbone,
+    check_description,
+    described_by,
+    given_fields,
+    network_with_weights,
+)
 from transfer.detection.targets import select_detections
 
 PUBLISHED_SIZES = {"init_channels": 46, "layers": 14, "num_classes": 21, "image_size": 320}
@@ -58,13 +63,16 @@ ORIGINAL_NAMES = {
 }
 """What names in the state dicts of the authors' repository begin with, and ours."""
 
-LARGEST = {
+SIZES = {
     "init_channels": (2, 1 << 16),
     "layers": (2, 1000),
     "num_classes": (2, 1 << 16),
     "image_size": (32, 1 << 13),
 }
-"""What a file may ask for at least and at most. Only with two cells there is a map at stride 32."""
+"""What a network may have at least and at most.
+
+With fewer cells there is no map at stride 32.
+"""
 
 
 class DetectionFeatures(nn.Module):
@@ -149,10 +157,8 @@ class DetectionNetwork(SSD):
     """torchvision's detector with the published layers.
 
     Args:
-        C: channels of the backbone's first cells.
+        network: for ImageNet; its stem and cells are copied (see `Backbone`).
         num_classes: the background, which is class 0, included.
-        layers: number of the backbone's cells.
-        genotype: the two cells.
         image_size: height and width that images are resized to. At 320 the priors are the
             published ones; at other sizes they have the same parts of the image's size, and are
             in the middle of their places.
@@ -164,18 +170,16 @@ class DetectionNetwork(SSD):
     image, `labels` and `scores`, the highest score first.
 
     Raises:
-        ValueError: fewer than two cells.
+        ValueError: the network has no map at stride 32.
     """
 
     def __init__(
         self,
-        C: int,
+        network: NetworkImageNet,
         num_classes: int,
-        layers: int,
-        genotype: Genotype,
         image_size: int = PUBLISHED_SIZES["image_size"],
     ) -> None:
-        features = DetectionFeatures(NetworkImageNet(C, 1, layers, False, genotype))
+        features = DetectionFeatures(network)
         published = PUBLISHED_SIZES["image_size"]
         priors = Priors(
             [list(PRIOR_RATIOS)] * len(features.out_channels),
@@ -247,97 +251,107 @@ def _initialise(layer: nn.Module) -> None:
 
 
 def describe_detector(
-    genotype: Genotype, init_channels: int, layers: int, num_classes: int, image_size: int
+    genotype: Genotype,
+    init_channels: int,
+    layers: int,
+    num_classes: int,
+    image_size: int,
+    class_names: Sequence[str] = (),
 ) -> dict:
-    """All that `build_detector` needs, as plain data for a checkpoint."""
+    """All that `build_detector` needs, as plain data for a checkpoint.
+
+    Args:
+        class_names: without the background's; none if they are not known.
+    """
     return {
-        "network": "detection",
+        "task": "detection",
         "genotype": genotype._asdict(),
         "init_channels": init_channels,
         "layers": layers,
         "num_classes": num_classes,
         "image_size": image_size,
+        "class_names": list(class_names),
     }
 
 
-def build_detector(description: Mapping) -> DetectionNetwork:
-    """The network that `describe_detector` described, its weights new.
+def check_detector_description(description: Mapping) -> None:
+    """Check what `describe_detector` gave, or a checkpoint says.
 
     Raises:
-        ValueError: the description is not what it should be; names the field.
+        ValueError: a field is not what it should be; names it.
     """
-    for name, bounds in LARGEST.items():
-        if not is_whole_number(description.get(name), *bounds):
-            raise ValueError(
-                f"field {name!r} must be a whole number from {bounds[0]} to {bounds[1]}"
-            )
-    names = description.get("class_names", [])
+    check_description(description, "detection", SIZES)
+    names = description["class_names"]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError("field 'class_names' must be a list of names")
     if names and len(names) != description["num_classes"] - 1:
         raise ValueError("field 'class_names' must have a name for each class but the background")
+
+
+def build_detector(description: Mapping) -> DetectionNetwork:
+    """The network that `describe_detector` described, its weights new."""
     return DetectionNetwork(
-        description["init_channels"],
-        description["num_classes"],
-        description["layers"],
-        genotype_from_dict(description["genotype"]),
-        description["image_size"],
+        build_backbone(description), description["num_classes"], description["image_size"]
     )
 
 
-def new_detector(arch: str | None = None, **options: int | None) -> DetectionNetwork:
-    """A detector with new weights.
-
-    Args:
-        arch: a genotype's name or file; None: RelativeNAS.
-        options: what differs from `PUBLISHED_SIZES`; None is as published.
+def new_detector(
+    genotype: Genotype | None = None,
+    init_channels: int | None = None,
+    layers: int | None = None,
+    num_classes: int | None = None,
+    image_size: int | None = None,
+) -> DetectionNetwork:
+    """A detector with new weights: the published one, as far as nothing else is given.
 
     Raises:
-        UserError: there is no such genotype or size.
+        UserError: it cannot be built; names what is wrong.
     """
-    given = {name: value for name, value in options.items() if value is not None}
-    genotype = resolve_genotype(arch or "RelativeNAS")
+    sizes = _given_sizes(num_classes=num_classes, image_size=image_size)
+    description = describe_detector(RelativeNAS, **PUBLISHED_SIZES | sizes)
+    description |= given_fields(genotype, init_channels, layers)
     try:
-        return build_detector(describe_detector(genotype, **PUBLISHED_SIZES | given))
+        check_detector_description(description)
     except ValueError as error:
-        raise UserError(f"detection network: {error}") from None
+        raise UserError(f"network for detection: {error}") from None
+    return build_detector(description)
 
 
 def load_detector(
-    path: str | Path, arch: str | None = None, **options: int | None
+    path: str | Path,
+    genotype: Genotype | None = None,
+    init_channels: int | None = None,
+    layers: int | None = None,
+    image_size: int | None = None,
 ) -> tuple[DetectionNetwork, dict]:
     """The detector in a checkpoint, in eval mode, and its description.
 
-    The checkpoint is one of ours, or a state dict of the authors' repository, which says nothing
-    of its network but its number of classes.
-
-    Args:
-        arch, options: as in `new_detector`; what is given goes before what the checkpoint says of
-            itself.
+    What is given goes before what the checkpoint says of itself. A state dict of the original's
+    repository says nothing; the published network's cell and sizes are its defaults.
 
     Raises:
-        UserError: the file cannot be read or holds another architecture; names what differs.
+        UserError: the file cannot be read or holds another network; names what differs.
     """
     checkpoint = load_checkpoint(path)
     state = own_names(published_state_dict(checkpoint, path))
     last = state.get("head.classification.5.bias")
     if last is None or last.dim() != 1:
         raise UserError(
-            f"checkpoint {path}: holds no detector (no head.classification.5.bias in it); give one "
-            "that was trained for detection"
+            f"checkpoint {path}: holds no detector (no head.classification.5.bias in it); give "
+            "one of transfer/train_detection.py, or of the original's repository"
         )
     sizes = PUBLISHED_SIZES | {"num_classes": len(last) // PRIORS_AT_A_PLACE}
-    description = describe_detector(resolve_genotype(arch or "RelativeNAS"), **sizes)
-    if "genotype" in checkpoint:
-        known = (*description, "class_names", "set")
-        description |= {name: checkpoint[name] for name in known if name in checkpoint}
-    if arch:
-        description["genotype"] = resolve_genotype(arch)._asdict()
-    description |= {name: value for name, value in options.items() if value is not None}
+    given = given_fields(genotype, init_channels, layers) | _given_sizes(image_size=image_size)
+    description = described_by(checkpoint, describe_detector(RelativeNAS, **sizes), given)
     try:
-        return network_with_weights(build_detector, description, state, path), description
+        check_detector_description(description)
     except ValueError as error:
         raise UserError(f"checkpoint {path}: does not describe a detector ({error})") from None
+    return network_with_weights(build_detector, description, state, path), description
+
+
+def _given_sizes(**sizes: int | None) -> dict[str, int]:
+    return {name: size for name, size in sizes.items() if size is not None}
 
 
 def own_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
