@@ -2019,7 +2019,9 @@ detection: a signal does not end a validation
 detection: COCO's measure for all sets
 - if set_name == "coco":
 + if set_name:
-detection: the loss not weighted by the images
+
+training/task.py | test_segmentation_task
+the loss not weighted by the images
 - [loss * count, torch.full_like(loss, count)]
 + [loss, torch.ones_like(loss)]
 

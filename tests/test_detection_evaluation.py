@@ -210,7 +210,7 @@ def test_nothing_detected_is_zero():
 
 def test_without_pycocotools_a_user_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
-    with pytest.raises(UserError, match="pip install pycocotools"):
+    with pytest.raises(UserError, match="needs pycocotools; install it"):
         coco_average_precision([], [], 2)
 
 

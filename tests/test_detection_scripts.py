@@ -18,13 +18,13 @@ from helpers import (
     only_folder,
     read_history,
 )
-from kill_harness import MAIN, Script, assert_same_run, at_step
+from kill_harness import Script, assert_same_run, at_step
 from PIL import Image
 from test_detection_annotations import OBJECT
 
 from genotypes import RelativeNAS
 from model import NetworkImageNet
-from transfer import test_detection, train_detection
+from transfer import train_detection
 from transfer.detection import made
 from transfer.detection.annotations import VOC_CLASSES, VOC_TEST, VOC_TRAINING
 from transfer.detection.network import build_detector, describe_detector, new_detector
@@ -32,7 +32,6 @@ from transfer.detection.task import Detection
 
 TRAIN, TEST = "transfer/train_detection", "transfer/test_detection"
 
-MAIN |= {TRAIN: train_detection.main, TEST: test_detection.main}
 
 TINY = [
     "--init_channels", "2", "--layers", "2", "--image_size", "32", "--batch_size", "4",
@@ -348,7 +347,7 @@ def test_without_pycocotools_nothing_begins(coco, tmp_path, monkeypatch, capsys)
     monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
     arguments = [*TINY, "--set", "coco", "--data", coco, "--save", tmp_path / "x"]
     status = call_script(TRAIN, arguments, monkeypatch)
-    assert_one_line(status, capsys, "pip install pycocotools")
+    assert_one_line(status, capsys, "needs pycocotools; install it")
 
 
 def test_what_cannot_be_tested_is_one_line(

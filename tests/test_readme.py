@@ -60,7 +60,6 @@ SMALL = {
         "--gpus", "0", "--workers", "0",
     ],
     "transfer/test_keypoints.py": ["--workers", "0"],
-    "docs/detect_digits.py": ["--steps", "2", "--test_images", "2"],
     "transfer/train_segmentation.py": [
         "--layers", "3", "--init_channels", "2", "--crop_size", "16", "--epochs", "1",
         "--batch_size", "64", "--warmup_steps", "0", "--workers", "0",

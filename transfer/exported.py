@@ -38,7 +38,7 @@ class ExportedDetector(ExportedNetwork):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         logits, offsets = self.network.raw_outputs(self.normalized(images))
-        priors = self.priors.expand(len(images), -1, -1)
+        priors = self.priors.expand(images.shape[0], -1, -1)  # a length would be a constant
         boxes = self.network.box_coder.decode_single(offsets.flatten(0, 1), priors.flatten(0, 1))
         return logits.softmax(dim=2), boxes.view_as(offsets)
 

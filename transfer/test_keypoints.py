@@ -22,9 +22,10 @@ from runtime.out_of_memory import memory_advice
 from runtime.processes import Processes, own_device
 from training.launch import launch_if_several_gpus
 from training.trained_network import print_size
+from transfer.coco import import_pycocotools
 from transfer.keypoints.annotations import People
 from transfer.keypoints.data import Loading, evaluation_batches
-from transfer.keypoints.evaluation import FIGURES, check_pycocotools
+from transfer.keypoints.evaluation import FIGURES
 from transfer.keypoints.network import load_keypoint_network
 from transfer.keypoints.pictures import draw_results
 from transfer.keypoints.sets import SETS, left_out_in_words, open_people
@@ -71,7 +72,7 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
 
 def test(args: Namespace, processes: Processes) -> tuple[Evaluation, People]:
     """Print the figures, the size of the network and the speed."""
-    check_pycocotools()
+    import_pycocotools()  # before anything is done in vain
     genotype = args.arch and resolve_genotype(args.arch)
     network, description = load_keypoint_network(
         args.model_path, genotype, args.init_channels, args.layers

@@ -18,8 +18,8 @@ from runtime.arguments import ArgumentParser, non_negative_float, positive_int, 
 from runtime.errors import UserError, run_script
 from training.launch import parse_training_arguments, run_genotype, run_training
 from training.loop import fit
+from transfer.coco import import_pycocotools
 from transfer.keypoints.data import Augmentation, Loading, PeopleBatches
-from transfer.keypoints.evaluation import check_pycocotools
 from transfer.keypoints.network import (
     IMAGE_SIZE,
     JOINTS,
@@ -91,7 +91,7 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
 
 def train(args: Namespace, run: Run) -> None:
     """Open the people's images, describe the network, and train it."""
-    check_pycocotools()
+    import_pycocotools()  # before anything is done in vain
     statistics = PUBLISHED_STATISTICS["imagenet"]
     bgr = args.as_published
     description = describe_keypoint_network(

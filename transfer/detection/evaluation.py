@@ -6,8 +6,6 @@ Objects and detections are dictionaries, as torchvision's detectors have them, w
 COCO's crowds.
 """
 
-import contextlib
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -17,6 +15,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from runtime.errors import UserError
+from transfer.coco import indexed, summary
 
 MATCH_IOU = 0.5
 """A detection finds the object with which it has a higher IoU than this."""
@@ -169,38 +168,14 @@ def coco_average_precision(
     Raises:
         UserError: pycocotools is not installed.
     """
-    COCO, COCOeval = import_pycocotools()
-    truth, found = COCO(), COCO()
     frame = {
         "images": [{"id": number} for number in range(len(objects))],
         "categories": [{"id": label} for label in range(1, num_classes)],
     }
-    truth.dataset = frame | {"annotations": _annotations(objects)}
-    found.dataset = frame | {"annotations": _annotations(detections)}
-    with contextlib.redirect_stdout(io.StringIO()):  # it tells how far it is
-        truth.createIndex()
-        found.createIndex()
-        evaluation = COCOeval(truth, found, "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return {name: float(evaluation.stats[place]) for name, place in COCO_FIGURES.items()}
-
-
-def import_pycocotools() -> tuple[type, type]:
-    """Its classes `COCO` and `COCOeval`.
-
-    Raises:
-        UserError: pycocotools is not installed.
-    """
-    try:
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-    except ImportError:
-        raise UserError(
-            "COCO's average precision needs pycocotools; install it with pip install pycocotools"
-        ) from None
-    return COCO, COCOeval
+    truth = indexed(frame | {"annotations": _annotations(objects)})
+    found = indexed(frame | {"annotations": _annotations(detections)})
+    figures = summary(truth, found, "bbox")
+    return {name: figures[place] for name, place in COCO_FIGURES.items()}
 
 
 def _annotations(images: Sequence[Boxes]) -> list[dict]:

@@ -141,7 +141,9 @@ def _by_prior(layers: nn.ModuleList, features: list[Tensor]) -> Tensor:
         layer(map_).permute(0, 2, 3, 1) for layer, map_ in zip(layers, features, strict=True)
     ]
     priors = [
-        output.reshape(len(output), -1, output.shape[3] // PRIORS_AT_A_PLACE) for output in outputs
+        # Not by its length, which an exported network would take for a constant.
+        output.reshape(output.shape[0], -1, output.shape[3] // PRIORS_AT_A_PLACE)
+        for output in outputs
     ]
     return torch.cat(priors, dim=1).float()
 

@@ -8,6 +8,7 @@ from typing import Protocol
 from dataset.class_folders import file_size
 from dataset.manifest import Manifest, by_class
 from runtime.errors import UserError
+from transfer.coco import import_pycocotools
 from transfer.detection.annotations import (
     VOC_TEST,
     VOC_TRAINING,
@@ -17,7 +18,6 @@ from transfer.detection.annotations import (
     read_voc,
 )
 from transfer.detection.data import Sample, read_sample
-from transfer.detection.evaluation import import_pycocotools
 from transfer.detection.made import MadeDigits
 from transfer.launch import MADE
 

@@ -14,6 +14,7 @@ from report.run import Run
 from runtime.atomic_file import write_whole_file
 from runtime.errors import UserError
 from runtime.processes import Processes
+from training.task import LossSums
 from transfer.detection.batches import Target
 from transfer.detection.evaluation import (
     coco_average_precision,
@@ -45,22 +46,6 @@ class Found(NamedTuple):
     number: int
     detected: dict[str, Tensor]
     target: dict[str, Tensor]
-
-
-class LossSums:
-    """Losses over batches, summed on the device without waiting for it (see `Sums`)."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.sums = torch.zeros(2, dtype=torch.float64, device=device)
-
-    def update(self, loss: Tensor, count: int) -> None:
-        """Count a batch of `count` images and its mean `loss`, a scalar."""
-        self.sums += torch.stack([loss * count, torch.full_like(loss, count)])
-
-    def result(self) -> dict[str, float]:
-        """Mean `loss`, and `count`. Waits for the device."""
-        loss, count = self.sums.tolist()
-        return {"loss": loss / count, "count": round(count)}
 
 
 class Detection:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from runtime.errors import UserError
+from transfer.coco import indexed, summary
 
 SIGMAS = np.array([
     0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107,
@@ -124,22 +124,6 @@ def coco_results(found: FoundPeople, most_similar: float = SAME_PERSON) -> list[
     return results
 
 
-def check_pycocotools() -> None:
-    """Refuse to go on without pycocotools.
-
-    Raises:
-        UserError: it is not installed.
-    """
-    try:
-        import pycocotools.coco
-        import pycocotools.cocoeval  # noqa: F401
-    except ImportError:
-        raise UserError(
-            "COCO's average precision needs pycocotools; install it: "
-            "python -m pip install -r transfer/requirements.txt"
-        ) from None
-
-
 def average_precision(
     images: Sequence[Mapping], annotations: Sequence[Mapping], results: Sequence[Mapping]
 ) -> dict[str, float]:
@@ -156,29 +140,17 @@ def average_precision(
     Raises:
         UserError: pycocotools is not installed.
     """
-    check_pycocotools()
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
     content = {
         "info": {},
         "images": list(map(dict, images)),
         "categories": [{"id": PERSON, "name": "person"}],
         "annotations": list(map(dict, annotations)),  # pycocotools writes into them
     }
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO()
-        truth.dataset = content
-        truth.createIndex()
-        if results:
+    truth = indexed(content)
+    if results:
+        with contextlib.redirect_stdout(io.StringIO()):
             found = truth.loadRes(list(map(dict, results)))
-        else:  # pycocotools cannot load none
-            found = COCO()
-            found.dataset = content | {"annotations": []}
-            found.createIndex()
-        evaluation = COCOeval(truth, found, "keypoints")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    figures = zip(FIGURES, evaluation.stats.tolist(), strict=True)
+    else:  # pycocotools cannot load none
+        found = indexed(content | {"annotations": []})
+    figures = zip(FIGURES, summary(truth, found, "keypoints"), strict=True)
     return {name: value for name, value in figures if value >= 0}
