@@ -103,7 +103,7 @@ def test_brightness_is_added(monkeypatch):
 
 
 def test_a_batch_trains_and_tests_the_network():
-    network = new_detector(init_channels=2, layers=2, num_classes=11, image_size=64)
+    network = new_detector(init_channels=2, layers=2, num_classes=2, image_size=64)
     digits = load_image_set("digits", "", "train")
     samples = [augment(*made_sample(digits, 0, index), 64, index) for index in range(4)]
     images = [image.float() / 255 for image, _ in samples]
