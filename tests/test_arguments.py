@@ -81,7 +81,6 @@ PATHS = {
     "dataset/img2lmdb": "image_path list_path output_path",
     "transfer/train_detection": "data model_path arch save resume",
     "transfer/test_detection": "data model_path output arch",
-    "docs/detect_digits": "arch",
     "benchmarks/loading": "data",
     "benchmarks/nasbench201": "table save",
     "benchmarks/search_speed": "data",

@@ -1,13 +1,9 @@
 """Feature maps of the ImageNet network, under torchvision's detectors and segmentation models."""
 
 import math
-import re
-import runpy
-import sys
 
 import pytest
 import torch
-from helpers import ROOT
 from torch import nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.segmentation import FCN, DeepLabV3
@@ -16,8 +12,6 @@ from torchvision.models.segmentation.fcn import FCNHead
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from dataset.image_set import load_image_set
-from docs import detect_digits
 from genotypes import DARTS_V2
 from model import Backbone, NetworkImageNet
 
@@ -96,60 +90,3 @@ def test_segmentation(model, head):
     labels = torch.randint(5, (2, 75, 97))
     sum(nn.functional.cross_entropy(output, labels) for output in outputs.values()).backward()
     assert all(parameter.grad is not None for parameter in backbone.parameters())
-
-
-def test_the_example_learns_to_detect_digits(monkeypatch, capsys):
-    arguments = ["--init_channels", "4", "--layers", "3", "--steps", "30", "--batch_size", "4"]
-    monkeypatch.setattr(sys, "argv", ["detect_digits.py", *arguments, "--test_images", "3"])
-    monkeypatch.setattr(sys, "path", ["docs", *sys.path])
-    runpy.run_path(str(ROOT / "docs" / "detect_digits.py"), run_name="__main__")
-    output = capsys.readouterr().out
-    losses = re.findall(r"step \d+/30: losses (\d+\.\d+) \(class\), (\d+\.\d+) \(box\)", output)
-    assert len(losses) == 11
-    first, last = (sum(map(float, losses[index])) for index in (0, -1))
-    assert last < 0.95 * first
-    assert re.search(r"recall +\d+\.\d %.*\nprecision +\d+\.\d %.*\nmean IoU +\d\.\d\d\n", output)
-
-
-def test_a_canvas_has_its_digits_inside_their_boxes():
-    generator = torch.Generator().manual_seed(0)
-    digits = load_image_set("digits", "", "test")
-    for _ in range(20):
-        image, target = detect_digits.digit_canvas(digits, generator)
-        assert len(target["boxes"]) == detect_digits.DIGITS
-        assert target["labels"].tolist() == [1] * detect_digits.DIGITS
-        for left, top, right, bottom in target["boxes"].int().tolist():
-            inside = image[:, top:bottom, left:right]
-            assert inside.amax() > 0.5
-            inside.zero_()
-        assert not image.any()
-
-
-class FixedDetector(nn.Module):
-    """Gives detections that are known beforehand, whatever the image."""
-
-    def __init__(self, detections):
-        super().__init__()
-        self.detections = iter(detections)
-
-    def forward(self, images):
-        return [next(self.detections)]
-
-
-def test_recall_precision_and_iou_are_those_of_a_hand_count(monkeypatch):
-    boxes = torch.tensor([[0.0, 0, 10, 10], [20, 20, 40, 40]])
-    monkeypatch.setattr(detect_digits, "digit_canvas", lambda *_: (None, {"boxes": boxes}))
-    half = torch.tensor([[20.0, 20, 40, 30]])  # IoU 1/2 with the second box
-    third = torch.tensor([[0.0, 0, 5, 20 / 3]])  # IoU 1/3 with the first box
-    detections = [
-        (torch.cat([boxes, half]), [0.9, 0.8, 0.7]),  # both found, one of them twice
-        (boxes, [0.9, 0.4]),  # one not sure enough
-        (boxes[:0], []),
-        (torch.cat([half, third]), [0.9, 0.9]),  # one too far off
-    ]
-    detector = FixedDetector(
-        {"boxes": found, "scores": torch.tensor(scores)} for found, scores in detections
-    )
-    result = detect_digits.evaluate(detector, None, len(detections), seed=0)
-    iou = (1 + 1 + 1 + 0 + 0 + 0 + 1 / 2 + 1 / 3) / 8
-    assert result == pytest.approx({"recall": 4 / 8, "precision": 5 / 6, "iou": iou})
