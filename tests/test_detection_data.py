@@ -4,16 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from dataset.image_set import load_image_set
 from transfer.detection import data
 from transfer.detection.data import augment
-from transfer.detection.made import (
-    CANVAS,
-    CLASS_NAMES,
-    LARGEST,
-    SMALLEST,
-    made_sample,
-    zeros_and_ones,
-)
+from transfer.detection.made import CANVAS, CLASS_NAMES, LARGEST, SMALLEST, made_sample
 from transfer.detection.network import new_detector
 
 
@@ -109,8 +103,8 @@ def test_brightness_is_added(monkeypatch):
 
 
 def test_a_batch_trains_and_tests_the_network():
-    network = new_detector(init_channels=2, layers=2, num_classes=3, image_size=64)
-    digits = zeros_and_ones("train")
+    network = new_detector(init_channels=2, layers=2, num_classes=2, image_size=64)
+    digits = load_image_set("digits", "", "train")
     samples = [augment(*made_sample(digits, 0, index), 64, index) for index in range(4)]
     images = [image.float() / 255 for image, _ in samples]
     targets = [target for _, target in samples]
@@ -129,7 +123,7 @@ def test_a_batch_trains_and_tests_the_network():
 
 
 def test_made_digits_are_inside_their_boxes_and_the_same_each_time():
-    digits = zeros_and_ones("test")
+    digits = load_image_set("digits", "", "test")
     labels, counts = set(), set()
     for index in range(40):
         image, target = made_sample(digits, 3, index)

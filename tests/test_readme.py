@@ -24,6 +24,7 @@ from torchvision import datasets
 
 from genotypes import RelativeNAS
 from model import NetworkImageNet
+from transfer.detection import made as detection_made
 
 sys.path.append(str(ROOT / "docs"))
 from flags import with_flag_tables
@@ -43,6 +44,7 @@ FIRST = {
         for split in ("train", "val")
     ],
     "docs/runs.md": ["make search"],
+    "docs/transfer.md": ["python train_imagenet.py --data_path IMAGES --save runs/imagenet"],
 }
 """What the reader of a page has done before: commands like the README's."""
 
@@ -65,6 +67,11 @@ SMALL = {
         "--batch_size", "64", "--warmup_steps", "0", "--workers", "0",
     ],
     "transfer/test_segmentation.py": ["--workers", "0"],
+    "transfer/train_detection.py": [
+        "--set", "made", "--image_size", "32", "--init_channels", "2", "--layers", "3",
+        "--epochs", "1", "--workers", "0",
+    ],
+    "transfer/test_detection.py": ["--set", "made"],
     "benchmarks/loading.py": ["--image_size", "16", "--rounds", "1"],
     "benchmarks/nasbench201.py": ["--seeds", "2", "--sets", "cifar10"],
     "benchmarks/search_speed.py": [
@@ -175,6 +182,8 @@ class Workplace:
         self.monkeypatch = monkeypatch
         self.benchmarks_run = {"benchmarks/budgets.py"}  # by tests/test_budgets.py, for stress
         monkeypatch.chdir(path)
+        for split in detection_made.IMAGES:
+            monkeypatch.setitem(detection_made.IMAGES, split, 8)
         write_cifar(path / "data", monkeypatch)
         two_classes = {"train": {"cat": 9, "dog": 9}, "test": {"cat": 2, "dog": 2}}
         write_image_folder(path / "DIR", two_classes)
@@ -205,6 +214,8 @@ class Workplace:
             return str(self.newest("search") / "genotype.json")
         if re.fullmatch(r"MODEL|runs/train-[^/]+/last.pt", word):
             return str(self.newest("train") / "last.pt")
+        if word == "IMAGENET_MODEL":
+            return str(self.newest("train-imagenet") / "last.pt")
         if word in ("SEARCH_RUN", "TRAIN_RUN"):
             return str(self.newest(word.removesuffix("_RUN").lower()))
         if word == "STUDY":
