@@ -15,15 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from helpers import ROOT, TINY_IMAGENET, TINY_SEARCH, TINY_TRAINING, free_port, write_image_folder
 from test_keypoint_annotations import write_coco
 from test_nasbench201 import ALL_CELLS, make_table, write_table
 from test_segmentation_data import write_cityscapes
 from torchvision import datasets
 
-from genotypes import RelativeNAS
-from model import NetworkImageNet
 from transfer.detection import made as detection_made
 
 sys.path.append(str(ROOT / "docs"))
@@ -191,8 +188,6 @@ class Workplace:
             path / "IMAGES", {"train": {"a": 8, "b": 8}, "val": {"a": 3, "b": 3}}, suffix="JPEG"
         )
         write_table(path / "TABLE.csv", make_table(), ALL_CELLS)
-        network = NetworkImageNet(2, 10, 3, False, RelativeNAS)
-        torch.save(network.state_dict(), path / "IMAGENET_MODEL")
         for split in ("train", "val"):
             write_coco(path / "COCO", split=split)
             write_cityscapes(path / "CITYSCAPES", split)
