@@ -5,7 +5,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
+
+from utils import derive_seed
+
+Part = tuple[int, int]
+"""An image's number, and the seed of its augmentation."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,23 @@ class Batching:
         whole, rest = divmod(images, self.batch_size)
         smallest = 2 * self.processes
         return whole * (self.batch_size >= smallest) + (rest >= smallest)
+
+    def drawn_parts(self, images: int, seed: int) -> list[list[Part]]:
+        """This process's part of each training batch, for images that are augmented one by one.
+
+        The images' order and their seeds are a function of `seed`, the step and the place in the
+        batch, so that neither the number of workers nor that of processes changes them.
+        """
+        generator = Generator().manual_seed(derive_seed(seed, 1))
+        order = torch.randperm(images, generator=generator)
+        batches = []
+        for step, numbers in enumerate(order.split(self.batch_size)[: self.steps(images)]):
+            parts = [
+                (number, derive_seed(seed, 2, step, place))
+                for place, number in enumerate(numbers.tolist())
+            ]
+            batches.append(parts[self.own_part])
+        return batches
 
 
 class Batches(Protocol):

@@ -2030,10 +2030,18 @@ detection: the backbone's first weights ignored
 -         begin_with_imagenet(network.backbone.body.network, self.args)
 +
 
-transfer/detection/batches.py | test_detection_batches
-detection: an image augmented alike in all steps
+dataset/batching.py | test_detection_batches test_segmentation_data
+an image augmented alike in all steps
 - derive_seed(seed, 2, step, place)
 + derive_seed(seed, 2, 0, place)
+each process trains on all images of a batch
+- batches.append(parts[self.own_part])
++ batches.append(parts)
+one order for all epochs
+- Generator().manual_seed(derive_seed(seed, 1))
++ Generator().manual_seed(1)
+
+transfer/detection/batches.py | test_detection_batches
 detection: each process validates all images
 - range(len(images))[batching.own_part]
 + range(len(images))

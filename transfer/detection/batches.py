@@ -9,18 +9,14 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.utils.data import Dataset
 
-from dataset.batching import Batching
+from dataset.batching import Batching, Part
 from dataset.workers import loaded_batches
 from runtime.errors import UserError
 from transfer.detection.data import Sample, augment
 from transfer.detection.sets import DetectionSet
-from utils import derive_seed
-
-Part = tuple[int, int]
-"""An image's number, and the seed of its augmentation."""
 
 Target = dict[str, Tensor]
 
@@ -70,15 +66,7 @@ class DetectionBatches:
         Raises:
             UserError: an image cannot be used; names it. Or a worker died.
         """
-        generator = Generator().manual_seed(derive_seed(seed, 1))
-        order = torch.randperm(len(self.train_images), generator=generator)
-        batches = []
-        for step, numbers in enumerate(order.split(self.batching.batch_size)[: self.steps]):
-            parts = [
-                (number, derive_seed(seed, 2, step, place))
-                for place, number in enumerate(numbers.tolist())
-            ]
-            batches.append(parts[self.batching.own_part])
+        batches = self.batching.drawn_parts(len(self.train_images), seed)
         change = partial(_augmented, self.image_size, self.as_published)
         reader = ReadBatches(self.train_images, batches, change)
         for images, targets in _load(reader, self.workers, self.batching.device, first_step):

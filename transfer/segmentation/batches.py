@@ -13,16 +13,12 @@ from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
 from dataset.augmentation import normalize
-from dataset.batching import Batching
+from dataset.batching import Batching, Part
 from dataset.pixel_statistics import PUBLISHED_STATISTICS, Statistics
 from dataset.workers import loaded_batches
 from runtime.errors import UserError
 from transfer.segmentation.augmentation import Example, augment
 from transfer.segmentation.data import LabelledImages
-from utils import derive_seed
-
-Part = tuple[int, int]
-"""An image's number, and the seed of its augmentation."""
 
 
 @dataclass(frozen=True)
@@ -62,15 +58,7 @@ class SegmentationBatches:
         Raises:
             UserError: an image or a label map cannot be used; names it. Or a worker died.
         """
-        generator = Generator().manual_seed(derive_seed(seed, 1))
-        order = torch.randperm(len(self.train_images), generator=generator)
-        batches = []
-        for step, numbers in enumerate(order.split(self.batching.batch_size)[: self.steps]):
-            parts = [
-                (number, derive_seed(seed, 2, step, place))
-                for place, number in enumerate(numbers.tolist())
-            ]
-            batches.append(parts[self.batching.own_part])
+        batches = self.batching.drawn_parts(len(self.train_images), seed)
 
         change = partial(_augmented, self.crop_size, self.as_published)
         read = ReadBatches(self.train_images, batches, change)
