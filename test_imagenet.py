@@ -22,10 +22,9 @@ from dataset.imagenet_data import (
 from dataset.pixel_statistics import statistics_from_dict
 from runtime.arguments import ArgumentParser, add_precision_argument, expanded_path, positive_int
 from runtime.errors import UserError, run_script
-from runtime.out_of_memory import memory_advice
-from runtime.processes import Processes, gpu_list, own_device
+from runtime.processes import Processes, gpu_list
 from training.classification import evaluate
-from training.launch import launch_if_several_gpus
+from training.launch import run_test
 from training.trained_network import add_network_arguments, load_trained_network, print_size
 from utils import choose_precision
 
@@ -92,14 +91,11 @@ def test(args: Namespace, processes: Processes) -> None:
 
 
 def main() -> None:
-    args = parse_arguments()
-    launch_if_several_gpus(args)
-    processes = Processes(own_device(args.gpus))
-    with memory_advice(
-        "lower --batch_size, --image_size or --workers, or use --precision bf16 or more --gpus"
-    ):
-        test(args, processes)
-    processes.close()
+    run_test(
+        parse_arguments(),
+        test,
+        "lower --batch_size, --image_size or --workers, or use --precision bf16 or more --gpus",
+    )
 
 
 if __name__ == "__main__":

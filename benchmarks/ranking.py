@@ -91,7 +91,10 @@ def read_study(path: str) -> tuple[dict, dict[str, tuple[Genotype, TrainedCell]]
     if settings.get("script") != "search_vs_random.py":
         raise UserError(f"--study {path}: not a study of benchmarks/search_vs_random.py")
     file = Path(path) / RESULTS_FILE
-    results = load_json(file) if file.exists() else {"cells": {}}
+    try:
+        results = load_json(file) if file.exists() else {"cells": {}}
+    except (OSError, ValueError) as error:
+        raise UserError(f"--study {path}: {file.name} cannot be read ({error})") from None
     cells = {
         name: (
             genotype_from_dict(cell["genotype"]),

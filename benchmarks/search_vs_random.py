@@ -5,6 +5,7 @@ trained from scratch under one recipe, several times each, in random order, so t
 short is still fair. What is compared is the test accuracy after the last epoch.
 """
 
+import json
 import shlex
 import statistics
 import sys
@@ -28,7 +29,7 @@ from benchmarks.study import (
 )
 from benchmarks.study_report import TrainedCell, accuracy_by_size, report
 from dataset.class_folders import class_folders
-from genotypes import GENOTYPE_FILE, Genotype, genotype_from_dict, load_genotype
+from genotypes import GENOTYPE_FILE, Genotype, load_genotype
 from report.figure_file import save_figure
 from report.history import read_run
 from report.sizes import Size, Target, target_of
@@ -95,14 +96,15 @@ class Results:
             for learner in args.learner
         }
         self._lock = Lock()
-        known = load_json(self.path)["cells"] if self.path.exists() else {}
+        known = self._kept()
         self._cells: dict[str, dict] = {}
         for name, genotype in cells.items():
             size = target.size(genotype)._asdict()
             cell = {"genotype": genotype._asdict(), **size, "top1": {}, "seconds": {}}
             before = known.get(name)
-            if before and genotype_from_dict(before["genotype"]) == genotype:
-                cell |= {"top1": before["top1"], "seconds": before["seconds"]}
+            if before and before["genotype"] == json.loads(json.dumps(cell["genotype"])):
+                # Earlier versions kept no seconds: the run folders have them.
+                cell |= {part: before[part] for part in ("top1", "seconds") if "seconds" in before}
             self._cells[name] = cell
             for seed in range(args.trainings):
                 folder = study.finished("train", f"{name}-seed{seed}")
@@ -110,6 +112,22 @@ class Results:
                     self._take(name, seed, folder)
         if self.trained_cells():
             self._write()
+
+    def _kept(self) -> dict[str, dict]:
+        """The cells of the file, by their names.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        if not self.path.exists():
+            return {}
+        try:
+            return dict(load_json(self.path)["cells"])
+        except (KeyError, OSError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{self.path}: cannot be read ({error}); remove it, and the trainings' own folders "
+                "are read instead"
+            ) from None
 
     @property
     def seconds(self) -> dict[str, list[float]]:

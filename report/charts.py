@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from genotypes import PRIMITIVES
 from report.cell_drawing import OPERATION_COLOURS
-from report.records import METRICS, Confusion, EpochRecord, Generation, Spread
+from report.records import Confusion, EpochRecord, Generation, Spread, metric_title
 from report.sizes import Size
 
 BEST_COLOUR = "#0072B2"
@@ -119,7 +119,8 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, flo
 def training_curves(epochs: Sequence[EpochRecord]) -> Figure:
     """Loss, what checkpoints are judged by, learning rate and seconds over epochs."""
     judged_by = epochs[-1].judged_by
-    titles = (("loss", METRICS.get(judged_by, "")), ("learning rate", "seconds an epoch"))
+    title = metric_title(judged_by) if judged_by else ""
+    titles = (("loss", title), ("learning rate", "seconds an epoch"))
     figure, panels = _panels(titles)
     loss, metric, learning_rate, seconds = panels
     numbers = [epoch.number + 1 for epoch in epochs]

@@ -32,7 +32,7 @@ TRAINING_SCRIPTS = (
     "train_keypoints.py",
 )  # fmt: skip
 
-LARGEST_PICTURE = 1 << 25
+LARGEST_PICTURE = 1 << 27
 """In bytes."""
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -195,13 +195,14 @@ def _read_json(
 def _read_picture(folder: Path, problems: list[str]) -> bytes | None:
     """The pictures of what the best checkpoint finds, if there are any."""
     path = folder / PREDICTIONS_FILE
+    if not path.exists():
+        return None
     try:
-        content = read_small_file(path, LARGEST_PICTURE)
+        # A pipe would be waited for.
+        content = read_small_file(path, LARGEST_PICTURE) if path.is_file() else b""
         if content.startswith(PNG_SIGNATURE):
             return content
         problems.append(f"{path.name}: not what the script writes")
-    except FileNotFoundError:
-        pass
     except (OSError, ValueError) as error:
         problems.append(f"{path.name}: cannot be read ({error})")
     return None

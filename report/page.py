@@ -17,7 +17,7 @@ from report.cell_drawing import draw_genotype
 from report.charts import confusion_matrix, loss_against_size, search_curves, training_curves
 from report.figure_file import rendered
 from report.history import RunHistory, SearchHistory, TrainingHistory, read_run
-from report.records import METRICS, REPORT_FILE, Confusion, Generation
+from report.records import METRICS, REPORT_FILE, Confusion, Generation, metric_title
 from runtime.atomic_file import write_whole_file
 from runtime.errors import UserError
 from runtime.progress_bar import format_seconds
@@ -367,15 +367,15 @@ def _epochs_table(run: TrainingHistory) -> str:
         ]
         for epoch in run.epochs[-SHOWN_EPOCHS:]
     ]
-    names = [f"{part} {METRICS[name]}" for part, name in columns]
+    names = [f"{part} {metric_title(name)}" for part, name in columns]
     header = ["epoch", "learning rate", *names, "time"]
     note = ""
     if name := last.judged_by:
         best = max(run.epochs, key=lambda epoch: epoch.validation.get(name) or 0.0)
         note = (
             f"Best: epoch {best.number + 1}, {METRICS[name]} "
-            f"{_metric(name, best.validation.get(name))}; last: "
-            f"{_metric(name, last.validation[name])}."
+            f"{_metric(name, best.validation.get(name))} %; last: "
+            f"{_metric(name, last.validation[name])} %."
         )
     if len(rows) < len(run.epochs):
         note += f" The last {len(rows)} epochs; all are in history.jsonl."

@@ -21,22 +21,28 @@ REPORT_FILE = "report.html"
 
 METRICS = {
     "loss": "loss",
-    "top1": "top-1 %",
-    "top5": "top-5 %",
-    "map": "mAP %",
-    "miou": "mIoU %",
-    "pixel_accuracy": "pixel accuracy %",
-    "ap": "AP %",
-    "ap50": "AP50 %",
-    "ap75": "AP75 %",
-    "found": "joints found %",
+    "top1": "top-1",
+    "top5": "top-5",
+    "map": "mAP",
+    "miou": "mIoU",
+    "pixel_accuracy": "pixel accuracy",
+    "ap": "AP",
+    "ap50": "AP50",
+    "ap75": "AP75",
+    "found": "joints found",
 }
 """What trainings measure, by its name in their histories, and what reports call it.
 
-The first that a training validates by, the loss left out, is what it judges checkpoints by.
+All but the loss are in percent. The first of a training's validation, the loss left out, is what
+it judges checkpoints by.
 """
 
 Record = TypeVar("Record")
+
+
+def metric_title(name: str) -> str:
+    """What a column or a panel of a metric is called."""
+    return METRICS[name] if name == "loss" else f"{METRICS[name]} %"
 
 
 @dataclass(frozen=True)

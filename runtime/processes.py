@@ -19,6 +19,8 @@ from speed.gpu import set_up_gpu
 
 LOST = "another process of this run has ended; start it again with --resume"
 
+LOST_IN_TEST = "another process of this test has ended; start it again"
+
 PATIENCE = timedelta(days=30)
 """So long a process waits for the others: in a search for as long as one of their pairs takes.
 

@@ -118,13 +118,16 @@ def test_as_published_reaches_the_batches():
 
 
 def test_a_set_of_ignored_or_empty_boxes_has_no_objects(tmp_path):
-    def has_objects(box, ignored):
-        image = Annotated(tmp_path / "a.png", 1, [Box(*box)], [1], [ignored], [0.0])
+    def has_objects(box, ignored, size=None):
+        image = Annotated(tmp_path / "a.png", 1, [Box(*box)], [1], [ignored], [0.0], size)
         return AnnotatedImages(AnnotatedSet([image], ["a"], [0, 1])).has_objects
 
     assert has_objects((0, 0, 2, 2), False)
     assert not has_objects((0, 0, 2, 2), True)
     assert not has_objects((0, 0, 0, 2), False)
+    assert has_objects((4, 1, 9, 9), False, size=(5, 5))
+    assert not has_objects((5, 1, 9, 9), False, size=(5, 5))
+    assert not has_objects((1, -9, 9, 0), False, size=(5, 5))
 
 
 def test_the_made_sets_differ_and_stay():

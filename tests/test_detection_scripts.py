@@ -127,6 +127,73 @@ def coco_run(coco, tmp_path_factory):
     return train(tmp_path_factory.mktemp("run"), *TINY, *flags)
 
 
+def test_the_batches_are_as_the_flags_say(voc, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        train_detection,
+        "fit",
+        lambda args, run, task, data: seen.append((data.as_published, data.image_size)),
+    )
+    for flags in (["--as_published"], ["--image_size", "64"]):
+        arguments = [*TINY, "--data", voc, *flags, "--save", tmp_path / str(len(seen)) / "EXP"]
+        assert call_script(TRAIN, arguments, monkeypatch) == 0
+    assert seen == [(True, 32), (False, 64)]
+
+
+def test_a_run_goes_on_from_another_folder(voc, tmp_path, monkeypatch):
+    monkeypatch.chdir(voc.parent)
+    network = NetworkImageNet(2, 10, 2, False, RelativeNAS)
+    torch.save(network.state_dict(), tmp_path / "imagenet.pt")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").symlink_to(voc)
+    begun = [*TINY, "--epochs", "1", "--data", "data", "--model_path", "imagenet.pt"]
+    assert call_script(TRAIN, [*begun, "--save", "runs/EXP"], monkeypatch) == 0
+    folder = only_folder(tmp_path / "runs")
+    monkeypatch.chdir("/")
+    # From the checkpoint before the last, which needs no other weights; then as if there were none.
+    (folder / "last.pt").rename(folder / "last.previous.pt")
+    (tmp_path / "imagenet.pt").rename(tmp_path / "away.pt")
+    assert call_script(TRAIN, ["--resume", folder], monkeypatch) == 0
+    (tmp_path / "away.pt").rename(tmp_path / "imagenet.pt")
+    for path in folder.glob("last*.pt"):
+        path.unlink()
+    assert call_script(TRAIN, ["--resume", folder], monkeypatch) == 0
+    assert (folder / "last.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [("", "is empty"), ("file/x", "cannot be made there"), ("file", "already")],
+)
+def test_an_output_that_cannot_be_made_is_refused_at_once(
+    output, reason, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("mine")
+    arguments = ["--model_path", "is not read.pt", "--set", "made", "-o", output]
+    assert_one_line(call_script(TEST, arguments, monkeypatch), capsys, "-o", reason)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_more_pictures_than_a_report_can_show_are_refused(monkeypatch, capsys):
+    arguments = ["--set", "made", "--pictures", "101"]
+    assert_one_line(call_script(TRAIN, arguments, monkeypatch), capsys, "--pictures", "at most 100")
+
+
+def test_a_mistake_of_one_of_two_processes_is_one_line_of_each(voc, voc_run, tmp_path):
+    data = shutil.copytree(voc, tmp_path / "data")
+    names = sorted((data / "VOCdevkit" / "VOC2007" / "ImageSets" / "Main").glob("test.txt"))
+    second = names[0].read_text().split()[1]
+    (data / "VOCdevkit" / "VOC2007" / "JPEGImages" / f"{second}.jpg").write_bytes(b"no image")
+    arguments = ["--model_path", voc_run / "last.pt", "--data", data, "--workers", "0"]
+    script = Script(TEST, arguments, tmp_path / "out", 2)
+    assert script.wait() == [2, 2]
+    lines = sorted(script.read_output().splitlines())
+    assert len(lines) == 2
+    assert "another process of this test has ended" in lines[0]
+    assert f"{second}.jpg: cannot be read" in lines[1]
+
+
 def test_the_defaults_are_the_published_recipe():
     args = train_detection.parse_arguments([])
     expected = {

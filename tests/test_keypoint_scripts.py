@@ -21,7 +21,9 @@ from PIL import Image
 from test_keypoint_annotations import read, write_coco
 
 from runtime.checkpoint import load_checkpoint, save_checkpoint
+from transfer import train_keypoints
 from transfer.keypoints import task
+from transfer.keypoints.data import Augmentation
 from transfer.keypoints.evaluation import average_precision
 from transfer.keypoints.network import load_keypoint_network
 from transfer.keypoints.targets import predict_heatmaps
@@ -146,9 +148,29 @@ def without_a_count_of_steps(state):
     state[0]["step"] = 3.0
 
 
+def of_less_than_no_steps(state):
+    state[0]["step"] = torch.tensor(-1.0)
+
+
+def of_steps_that_are_no_number(state):
+    state[0]["step"] = torch.tensor(True)
+
+
+def of_negative_squares(state):
+    state[1]["exp_avg_sq"][0] = -1
+
+
+def not_finite(state):
+    state[1]["exp_avg"][0] = torch.nan
+
+
 @pytest.mark.parametrize(
-    "damage", [of_another_shape, without_squares, of_nobody, without_a_count_of_steps]
-)
+    "damage",
+    [
+        of_another_shape, without_squares, of_nobody, without_a_count_of_steps,
+        of_less_than_no_steps, of_steps_that_are_no_number, of_negative_squares, not_finite,
+    ],
+)  # fmt: skip
 def test_a_damaged_state_of_adam_is_refused(damage, whole, tmp_path, monkeypatch, capsys):
     folder = shutil.copytree(whole, tmp_path / "run")
     content = load_checkpoint(folder / "last.pt")
@@ -156,6 +178,18 @@ def test_a_damaged_state_of_adam_is_refused(damage, whole, tmp_path, monkeypatch
     save_checkpoint(content, folder / "last.pt")
     status = call_script(TRAIN, ["--resume", folder], monkeypatch)
     assert_one_line(status, capsys, "last.pt", "optimizer", "train anew")
+
+
+def test_people_are_scaled_and_turned_as_the_flags_say(data, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        train_keypoints, "fit", lambda args, run, task, data: seen.append(data.loading.augmentation)
+    )
+    for flags in ([], ["--scale", "0.1", "--rotation", "0"]):
+        arguments = [*arguments_of(data, tmp_path / str(len(seen))), *flags]
+        assert call_script(TRAIN, arguments, monkeypatch) == 0
+    assert seen == [Augmentation(), Augmentation(scale=0.1, rotation=0.0)]
+    assert (seen[0].scale, seen[0].rotation) == (0.3, 40.0)
 
 
 def figures_in(output):

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
@@ -268,7 +269,7 @@ def test_a_training_whose_validation_loss_was_not_a_number(tmp_path):
     records = [epoch_record(), epoch_record(1, float("nan")), epoch_record(2, None)]
     write_report(make_folder(tmp_path / "run", "train.py", records))
     assert "not finite" in read_page(tmp_path / "run").texts
-    assert "Best: epoch 1, top-1 % 50.00; last: 50.00." in read_page(tmp_path / "run").texts
+    assert "Best: epoch 1, top-1 50.00 %; last: 50.00 %." in read_page(tmp_path / "run").texts
 
 
 def segmentation_record(epoch, miou):
@@ -284,7 +285,7 @@ def test_a_training_of_another_task_is_shown_by_what_it_measures(tmp_path):
     folder = make_folder(tmp_path / "run", "train_segmentation.py", records)
     write_report(folder)
     page = read_page(folder)
-    assert "Best: epoch 1, mIoU % 61.50; last: 60.00." in page.texts
+    assert "Best: epoch 1, mIoU 61.50 %; last: 60.00 %." in page.texts
     names = ["epoch", "learning rate", "training loss", "validation mIoU %"]
     names += ["validation pixel accuracy %", "time"]
     first = page.texts.index(names[0])
@@ -311,7 +312,7 @@ def test_pictures_of_predictions_are_in_the_page(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"<svg onload=alert(1)>", b"\x89PNG\r\n\x1a\n" + bytes(1 << 25)]
+    "content", [b"<svg onload=alert(1)>", b"\x89PNG\r\n\x1a\n" + bytes(1 << 27)]
 )
 def test_pictures_that_are_none_or_too_large_are_left_out(content, tmp_path):
     folder = make_folder(tmp_path / "run", "train_detection.py", [epoch_record()])
@@ -319,6 +320,12 @@ def test_pictures_that_are_none_or_too_large_are_left_out(content, tmp_path):
     write_report(folder)
     assert read_page(folder).photographs == []
     assert "predictions.png: " in read_page(folder).text
+
+
+def test_a_pipe_in_the_place_of_pictures_is_not_waited_for(tmp_path):
+    folder = make_folder(tmp_path / "run", "train_detection.py", [epoch_record()])
+    os.mkfifo(folder / "predictions.png")
+    assert read_run(folder).problems == ["predictions.png: not what the script writes"]
 
 
 HOSTILE = '"><script src="http://example.com/x.js"></script><img src=x onerror=alert(1)>\ud800'

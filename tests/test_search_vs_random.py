@@ -99,3 +99,6 @@ def test_a_study_goes_on_without_the_trainings_that_are_in_its_results(
     (folder / "results.json").write_text(json.dumps(results))
     assert call_script(name, ["--resume", folder], monkeypatch) == 0
     assert len(list(folder.glob("train-*"))) == 1
+    (folder / "results.json").write_text("[")
+    assert call_script(name, ["--resume", folder], monkeypatch) == 2
+    assert "results.json: cannot be read" in capsys.readouterr().err

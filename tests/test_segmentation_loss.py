@@ -134,4 +134,5 @@ def test_rates_are_the_originals():
 def test_a_training_that_ends_in_its_warm_up_or_has_none():
     assert learning_rate(9, 10, 0.01, 10) < 0.01
     assert learning_rate(0, 10, 0.01, 0) == 0.01
+    assert learning_rate(0, 10, 0.0, 5) == 0
     assert learning_rate(5, 10, 0.01, 0) == pytest.approx(0.01 * 0.5**0.9)

@@ -10,7 +10,6 @@ class ExportedNetwork(nn.Module):
     """A trained network with its images' normalisation inside, the base of each task's.
 
     Subclasses map float32 RGB images (N, 3, H, W) with pixels in [0, 1] to a tensor, or to several.
-    to several.
 
     Args:
         network: as it was trained.

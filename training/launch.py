@@ -19,7 +19,9 @@ from runtime.arguments import (
     probability,
     seed_number,
 )
-from runtime.processes import Processes, gpu_list, launch, launched, own_device
+from runtime.errors import UserError
+from runtime.out_of_memory import memory_advice
+from runtime.processes import LOST_IN_TEST, Processes, gpu_list, launch, launched, own_device
 from runtime.run_folder import RunFolder
 from runtime.session import run_session
 from runtime.settings import parse_with_resume
@@ -120,6 +122,30 @@ def launch_if_several_gpus(args: Namespace) -> None:
     elif len(args.gpus) > 1:
         launch(len(args.gpus))
         raise SystemExit(0)
+
+
+def run_test(
+    args: Namespace, test: Callable[[Namespace, Processes], None], memory_flags: str
+) -> None:
+    """Call `test` in each process.
+
+    Args:
+        memory_flags: what to lower when memory runs out, as advice to the user.
+
+    Raises:
+        UserError: `test` raises one, or another process has ended.
+    """
+    launch_if_several_gpus(args)
+    processes = Processes(own_device(args.gpus))
+    with memory_advice(memory_flags):
+        try:
+            test(args, processes)
+            processes.close()
+        except RuntimeError as error:
+            if not processes.has_lost(error):
+                raise
+            # The process that ended has said why; this one only has to get out of its way.
+            raise UserError(LOST_IN_TEST) from None
 
 
 def run_training(

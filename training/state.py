@@ -216,7 +216,7 @@ def _optimizer_state(content: dict, optimizer: Optimizer) -> dict[int, dict] | N
             number in parameters
             and kept.keys() == set(names)
             and all(
-                value.shape == (() if name == "step" else parameters[number].shape)
+                _is_kept(name, value, parameters[number].shape)
                 if isinstance(value, Tensor)
                 else value is None and name == "momentum_buffer"  # of SGD without momentum
                 for name, value in kept.items()
@@ -226,6 +226,16 @@ def _optimizer_state(content: dict, optimizer: Optimizer) -> dict[int, dict] | N
     except (AttributeError, IndexError, KeyError, TypeError):
         return None
     return state if fit else None
+
+
+def _is_kept(name: str, value: Tensor, shape: torch.Size) -> bool:
+    """Whether an optimizer can have kept `value` under that name for a parameter of `shape`."""
+    return (
+        value.shape == (() if name == "step" else shape)
+        and value.is_floating_point()
+        and all_finite([value])
+        and (name not in ("step", "exp_avg_sq") or bool((value >= 0).all()))
+    )
 
 
 def _restore(optimizer: Optimizer, state: dict[int, dict]) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from argparse import BooleanOptionalAction, Namespace
+from argparse import ArgumentTypeError, BooleanOptionalAction, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,14 +15,22 @@ from runtime.arguments import (
     non_negative_int,
     positive_int,
 )
-from runtime.checkpoint import check_weights, load_checkpoint, published_state_dict
+from runtime.checkpoint import (
+    check_weights,
+    checkpoint_files,
+    load_checkpoint,
+    published_state_dict,
+)
 from runtime.errors import UserError
 from runtime.processes import gpu_list
-from training.launch import add_training_arguments
+from training.launch import add_training_arguments, parse_training_arguments
 from training.state import LAST_CHECKPOINT
 
 MADE = "made"
 """The set that is made and not read, in each task's `--set`."""
+
+MOST_PICTURES = 100
+"""In one picture of several, that reports can still show."""
 
 LEFT_OUT = ("classifier.", "auxiliary_head.")
 """What the names of weights begin with that a backbone has not."""
@@ -51,7 +59,7 @@ def add_transfer_arguments(parser: ArgumentParser, sets: Sequence[str], **defaul
     )
     add(
         "--pictures",
-        type=non_negative_int,
+        type=picture_count,
         default=0,
         help="validation images to draw with what the best checkpoint finds, for the report",
     )
@@ -86,7 +94,7 @@ def add_test_arguments(parser: ArgumentParser, sets: Sequence[str], batch_size: 
     )
     add(
         "--pictures",
-        type=non_negative_int,
+        type=picture_count,
         default=0,
         help="images to draw with what is found, into --output",
     )
@@ -113,6 +121,26 @@ def _add_data_arguments(parser: ArgumentParser, sets: Sequence[str]) -> None:
     )
 
 
+def picture_count(text: str) -> int:
+    """A whole number from 0 to `MOST_PICTURES`, as a type for argparse."""
+    count = non_negative_int(text)
+    if count > MOST_PICTURES:
+        raise ArgumentTypeError(f"{count} must be at most {MOST_PICTURES}")
+    return count
+
+
+def parse_transfer_arguments(parser: ArgumentParser, argv: list[str] | None) -> Namespace:
+    """Parse a training script's arguments; paths to go on with from another folder are absolute.
+
+    Raises:
+        UserError: as `parse_training_arguments`.
+    """
+    args = parse_training_arguments(parser, argv)
+    args.data = os.path.abspath(args.data)
+    args.model_path = args.model_path and os.path.abspath(args.model_path)
+    return args
+
+
 def check_output(args: Namespace) -> None:
     """Refuse a folder for results that is there already, or that cannot be made later on.
 
@@ -123,9 +151,12 @@ def check_output(args: Namespace) -> None:
         if args.pictures:
             raise UserError("--pictures: give --output, the folder that they are to be written to")
         return
+    if not args.output:
+        raise UserError("-o: is empty; give the name of a folder")
     if os.path.lexists(args.output):
         raise UserError(f"-o {args.output}: is there already; choose another name or remove it")
-    if not os.access(Path(args.output).absolute().parent, os.W_OK):
+    parent = Path(args.output).absolute().parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise UserError(
             f"-o {args.output}: cannot be made there; choose another place or make its parent"
         )
@@ -142,8 +173,10 @@ def begin_with_imagenet(backbone: nn.Module, args: Namespace) -> None:
     Raises:
         UserError: the file cannot be read or is of another network; names what differs.
     """
-    if args.resume and (Path(args.resume) / LAST_CHECKPOINT).exists():
-        return
+    if args.resume:
+        newest, previous, _ = checkpoint_files(Path(args.resume) / LAST_CHECKPOINT)
+        if newest.exists() or previous.exists():
+            return
     log = logging.getLogger("relativenas")
     if args.model_path is None:
         log.info("the backbone's weights are new; --model_path gives it those of ImageNet")

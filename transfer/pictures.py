@@ -13,15 +13,20 @@ LARGEST_SIDE = 320
 """Pixels; usually larger pictures are made smaller."""
 
 
+def shrunk(picture: Image.Image, largest_side: int) -> Image.Image:
+    """A copy of a picture, made smaller if a side has more pixels."""
+    picture = picture.copy()
+    picture.thumbnail((largest_side, largest_side))
+    return picture
+
+
 def contact_sheet(pictures: Sequence[Image.Image], largest_side: int = LARGEST_SIDE) -> bytes:
     """Pictures in RGB, in rows of about as many as there are rows, as a PNG file's content.
 
     Args:
         largest_side: pixels; larger pictures are made smaller.
     """
-    pictures = [picture.copy() for picture in pictures]
-    for picture in pictures:
-        picture.thumbnail((largest_side, largest_side))
+    pictures = [shrunk(picture, largest_side) for picture in pictures]
     columns = math.ceil(math.sqrt(len(pictures)))
     width = GAP + max(picture.width for picture in pictures)
     height = GAP + max(picture.height for picture in pictures)

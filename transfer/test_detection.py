@@ -18,9 +18,8 @@ from report.records import PREDICTIONS_FILE
 from runtime.arguments import ArgumentParser
 from runtime.atomic_file import write_json, write_whole_file
 from runtime.errors import UserError, run_script
-from runtime.out_of_memory import memory_advice
-from runtime.processes import Processes, own_device
-from training.launch import launch_if_several_gpus
+from runtime.processes import Processes
+from training.launch import run_test
 from training.trained_network import print_size
 from transfer.detection.batches import evaluation_batches
 from transfer.detection.evaluation import coco_results
@@ -114,12 +113,11 @@ def test(args: Namespace, processes: Processes) -> None:
 
 
 def main() -> None:
-    args = parse_arguments()
-    launch_if_several_gpus(args)
-    processes = Processes(own_device(args.gpus))
-    with memory_advice("lower --batch_size or --workers, or use --precision bf16 or more --gpus"):
-        test(args, processes)
-    processes.close()
+    run_test(
+        parse_arguments(),
+        test,
+        "lower --batch_size or --workers, or use --precision bf16 or more --gpus",
+    )
 
 
 if __name__ == "__main__":

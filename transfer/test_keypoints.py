@@ -18,9 +18,8 @@ from report.records import PREDICTIONS_FILE
 from runtime.arguments import ArgumentParser, expanded_path, positive_int
 from runtime.atomic_file import write_json, write_whole_file
 from runtime.errors import UserError, run_script
-from runtime.out_of_memory import memory_advice
-from runtime.processes import Processes, own_device
-from training.launch import launch_if_several_gpus
+from runtime.processes import Processes
+from training.launch import run_test
 from training.trained_network import print_size
 from transfer.coco import import_pycocotools
 from transfer.keypoints.annotations import People
@@ -70,8 +69,8 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     return args
 
 
-def test(args: Namespace, processes: Processes) -> tuple[Evaluation, People]:
-    """Print the figures, the size of the network and the speed."""
+def test(args: Namespace, processes: Processes) -> None:
+    """Print the figures, the size of the network and the speed, and write what was found."""
     import_pycocotools()  # before anything is done in vain
     genotype = args.arch and resolve_genotype(args.arch)
     network, description = load_keypoint_network(
@@ -101,11 +100,13 @@ def test(args: Namespace, processes: Processes) -> tuple[Evaluation, People]:
         args.flip,
     )
     seconds = time.monotonic() - started
-    if processes.is_main:
-        print_figures(args, evaluation, people)
-        print_size(network, image_size)
-        print(f"speed           {len(people) / seconds:.1f} people/s, loading included")
-    return evaluation, people
+    if not processes.is_main:
+        return
+    print_figures(args, evaluation, people)
+    print_size(network, image_size)
+    print(f"speed           {len(people) / seconds:.1f} people/s, loading included")
+    if args.output:
+        write_output(args, evaluation, people)
 
 
 def print_figures(args: Namespace, evaluation: Evaluation, people: People) -> None:
@@ -142,16 +143,11 @@ def write_output(args: Namespace, evaluation: Evaluation, people: People) -> Non
 
 
 def main() -> None:
-    args = parse_arguments()
-    launch_if_several_gpus(args)
-    processes = Processes(own_device(args.gpus))
-    with memory_advice(
-        "lower --batch_size, --image_size or --workers, or use --precision bf16 or more --gpus"
-    ):
-        evaluation, people = test(args, processes)
-    processes.close()
-    if processes.is_main and args.output:
-        write_output(args, evaluation, people)
+    run_test(
+        parse_arguments(),
+        test,
+        "lower --batch_size, --image_size or --workers, or use --precision bf16 or more --gpus",
+    )
 
 
 if __name__ == "__main__":

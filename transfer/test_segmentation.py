@@ -20,9 +20,8 @@ from genotypes import resolve_genotype
 from report.records import PREDICTIONS_FILE
 from runtime.arguments import ArgumentParser, non_negative_float, positive_int
 from runtime.errors import UserError, run_script
-from runtime.out_of_memory import memory_advice
-from runtime.processes import Processes, own_device
-from training.launch import launch_if_several_gpus
+from runtime.processes import Processes
+from training.launch import run_test
 from training.trained_network import print_size
 from transfer.launch import add_test_arguments, check_output
 from transfer.pictures import contact_sheet
@@ -108,7 +107,8 @@ class Predictions:
             return
         output = Path(self.args.output)
         try:
-            (output / LABEL_MAPS).mkdir(parents=True)
+            output.mkdir()
+            (output / LABEL_MAPS).mkdir()
             for number, content in enumerate(label_maps):
                 name = f"{self.images.name(number)}.png"
                 (output / LABEL_MAPS / name).write_bytes(content)
@@ -181,14 +181,11 @@ def print_accuracies(images: LabelledImages, counts: Tensor) -> None:
 
 
 def main() -> None:
-    args = parse_arguments()
-    launch_if_several_gpus(args)
-    processes = Processes(own_device(args.gpus))
-    with memory_advice(
-        "lower --crop_size, --scales or --workers, or use --precision bf16 or more --gpus"
-    ):
-        test(args, processes)
-    processes.close()
+    run_test(
+        parse_arguments(),
+        test,
+        "lower --crop_size, --scales or --workers, or use --precision bf16 or more --gpus",
+    )
 
 
 if __name__ == "__main__":

@@ -13,18 +13,13 @@ from dataset.workers import worker_count
 from report.run import Run
 from runtime.arguments import ArgumentParser, positive_int
 from runtime.errors import UserError, run_script
-from training.launch import (
-    add_momentum_argument,
-    parse_training_arguments,
-    run_genotype,
-    run_training,
-)
+from training.launch import add_momentum_argument, run_genotype, run_training
 from training.loop import fit
 from transfer.detection.batches import DetectionBatches
 from transfer.detection.network import PUBLISHED_SIZES, SIZES, describe_detector
 from transfer.detection.sets import SETS, VOC_YEARS, detection_manifest, open_both
 from transfer.detection.task import Detection
-from transfer.launch import add_transfer_arguments
+from transfer.launch import add_transfer_arguments, parse_transfer_arguments
 
 
 def parse_arguments(argv: list[str] | None = None) -> Namespace:
@@ -47,7 +42,7 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     add_transfer_arguments(
         parser, SETS, epochs=200, batch_size=32, learning_rate=0.01, weight_decay=5e-4
     )
-    args = parse_training_arguments(parser, argv)
+    args = parse_transfer_arguments(parser, argv)
     for name in ("init_channels", "layers", "image_size"):
         smallest, largest = SIZES[name]
         if not smallest <= getattr(args, name) <= largest:

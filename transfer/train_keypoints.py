@@ -1,6 +1,5 @@
 """Train a network for the joints of people, with a RelativeNAS network as its backbone."""
 
-import os
 import sys
 from argparse import Namespace
 from dataclasses import asdict
@@ -16,7 +15,7 @@ from dataset.workers import worker_count
 from report.run import Run
 from runtime.arguments import ArgumentParser, non_negative_float, positive_int, probability
 from runtime.errors import UserError, run_script
-from training.launch import parse_training_arguments, run_genotype, run_training
+from training.launch import run_genotype, run_training
 from training.loop import fit
 from transfer.coco import import_pycocotools
 from transfer.keypoints.data import Augmentation, Loading, PeopleBatches
@@ -29,7 +28,7 @@ from transfer.keypoints.network import (
 )
 from transfer.keypoints.sets import SETS, left_out_in_words, open_people, people_manifest
 from transfer.keypoints.task import Keypoints
-from transfer.launch import MADE, add_transfer_arguments
+from transfer.launch import MADE, add_transfer_arguments, parse_transfer_arguments
 
 
 def parse_arguments(argv: list[str] | None = None) -> Namespace:
@@ -84,9 +83,7 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
         learning_rate=1e-3,
         weight_decay=0.0,
     )
-    args = parse_training_arguments(parser, argv)
-    args.data = os.path.abspath(args.data)
-    return args
+    return parse_transfer_arguments(parser, argv)
 
 
 def train(args: Namespace, run: Run) -> None:
@@ -115,7 +112,12 @@ def train(args: Namespace, run: Run) -> None:
     processes = run.processes
     batching = Batching(args.batch_size, processes.device, processes.rank, processes.size)
     loading = Loading(
-        tuple(reversed(args.image_size)), statistics, batching, worker_count(args.workers), bgr=bgr
+        tuple(reversed(args.image_size)),
+        statistics,
+        batching,
+        worker_count(args.workers),
+        Augmentation(args.scale, args.rotation),
+        bgr,
     )
     (_, train_people), (annotations, validation_people) = splits.values()
     task = Keypoints(args, description | asdict(statistics), annotations, validation_people)

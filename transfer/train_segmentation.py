@@ -13,14 +13,9 @@ from dataset.workers import worker_count
 from report.run import Run
 from runtime.arguments import ArgumentParser, non_negative_int, positive_int
 from runtime.errors import UserError, run_script
-from training.launch import (
-    add_momentum_argument,
-    parse_training_arguments,
-    run_genotype,
-    run_training,
-)
+from training.launch import add_momentum_argument, run_genotype, run_training
 from training.loop import fit
-from transfer.launch import add_transfer_arguments
+from transfer.launch import add_transfer_arguments, parse_transfer_arguments
 from transfer.segmentation.batches import SegmentationBatches
 from transfer.segmentation.checkpoints import (
     CROP_SIZE,
@@ -52,7 +47,7 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
         default=1000,
         help="steps of the learning rate's exponential rise",
     )
-    return parse_training_arguments(parser, argv)
+    return parse_transfer_arguments(parser, argv)
 
 
 def train(args: Namespace, run: Run) -> None:

@@ -1,5 +1,6 @@
 """The sets that detectors train and are tested on: PASCAL VOC, one's own in COCO's format, made."""
 
+import math
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,8 +76,9 @@ class AnnotatedImages:
 
 
 def _has_objects(image: Annotated) -> bool:
+    width, height = image.size or (math.inf, math.inf)
     return any(
-        not ignored and box.x1 < box.x2 and box.y1 < box.y2
+        not ignored and max(box.x1, 0) < min(box.x2, width) and max(box.y1, 0) < min(box.y2, height)
         for box, ignored in zip(image.boxes, image.ignored, strict=True)
     )
 

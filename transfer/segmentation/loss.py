@@ -106,6 +106,6 @@ def learning_rate(step: int, steps: int, rate: float, warm_up_steps: int) -> flo
         rate: the largest one.
         warm_up_steps: those before it; the decay goes over the rest.
     """
-    if step < warm_up_steps:
+    if step < warm_up_steps and rate:
         return WARM_UP_RATE * (rate / WARM_UP_RATE) ** (step / warm_up_steps)
     return rate * (1 - (step - warm_up_steps) / (steps - warm_up_steps)) ** DECAY_POWER

@@ -16,7 +16,7 @@ from runtime.errors import UserError
 from runtime.processes import Processes
 from training.task import LossSums
 from transfer.launch import MADE, begin_with_imagenet
-from transfer.pictures import contact_sheet
+from transfer.pictures import contact_sheet, shrunk
 from transfer.segmentation.checkpoints import build_segmentation_network
 from transfer.segmentation.data import Cityscapes, LabelledImages
 from transfer.segmentation.evaluation import (
@@ -26,7 +26,7 @@ from transfer.segmentation.evaluation import (
     new_counts,
     pixel_metrics,
 )
-from transfer.segmentation.loss import learning_rate, parameter_groups, segmentation_loss
+from transfer.segmentation.loss import IGNORED, learning_rate, parameter_groups, segmentation_loss
 from transfer.segmentation.made import MadeShapes
 from transfer.segmentation.network import BiSeNet, share_batch_norms
 from transfer.segmentation.pictures import LARGEST_SIDE, comparison
@@ -41,9 +41,19 @@ def open_set(args: Namespace, split: str, crop_size: int) -> LabelledImages:
     """The images of a split, "train" or "val", of `--set`; made ones are as large as the crops.
 
     Raises:
-        UserError: as `Cityscapes`.
+        UserError: as `Cityscapes`, or those to validate on have no pixel of any class.
     """
-    return MadeShapes(split, crop_size) if args.set == MADE else Cityscapes(Path(args.data), split)
+    if args.set == MADE:
+        return MadeShapes(split, crop_size)
+    images = Cityscapes(Path(args.data), split)
+    if split == "val":
+        label_maps = (images.read(number)[1] for number in range(len(images)))
+        if not any((labels != IGNORED).any() for labels in label_maps):
+            raise UserError(
+                f"the {len(images)} validation images have no pixel of any class, so there is "
+                "nothing to measure; give them label maps that have some"
+            )
+    return images
 
 
 def class_names(images: LabelledImages) -> list[str]:
@@ -164,7 +174,6 @@ def evaluate(
 
     Raises:
         Interrupted: a signal asked to stop; in all processes together.
-        UserError: no pixel of any image has a class.
     """
     network.eval()
     processes.share_buffers(network)
@@ -180,18 +189,12 @@ def evaluate(
                 break
     processes.check_interruption_now()
     processes.sum(counts)
-    if not counts.any():
-        processes.close()  # they all stop here
-        raise UserError(
-            f"the {len(images)} validation images have no pixel of any class, so there is nothing "
-            "to measure; give them label maps that have some"
-        )
     return counts
 
 
 def picture(images: LabelledImages, number: int, predicted: Tensor) -> Image.Image:
-    """An image beside its true classes and the `predicted` ones, (H, W)."""
-    return comparison(*images.read(number), predicted, images.classes)
+    """An image beside its true classes and the `predicted` ones, (H, W), made small."""
+    return shrunk(comparison(*images.read(number), predicted, images.classes), LARGEST_SIDE)
 
 
 def in_order(processes: Processes, own: dict[int, Found]) -> list[Found]:
