@@ -4,6 +4,7 @@ import io
 import json
 import re
 import shutil
+import signal
 import sys
 
 import pytest
@@ -18,7 +19,7 @@ from helpers import (
     only_folder,
     read_history,
 )
-from kill_harness import Script, assert_same_run, at_step
+from kill_harness import FileWatch, Moment, Script, assert_same_run, at_step
 from PIL import Image
 from test_detection_annotations import OBJECT
 
@@ -234,6 +235,19 @@ def test_stopped_in_an_epoch_and_resumed_it_is_the_uninterrupted_run(
     assert torch.load(folder / "last.pt")["epoch_so_far"]["step"] == 2
     resume = ["--resume", folder, "--workers", "1"]
     assert call_script(TRAIN, resume, monkeypatch) == 0
+    assert_same_run(folder, voc_run)
+
+
+def test_killed_while_a_checkpoint_gets_its_name_and_resumed(voc, voc_run, tmp_path):
+    parent = tmp_path / "runs"
+    parent.mkdir()
+    arguments = [*TINY, "--data", voc, "--save", parent / "x"]
+    moment = Moment("os.rename", "last.pt.*.tmp", 2)
+    script = Script(TRAIN, arguments, parent, prepare=FileWatch(parent, moment))
+    assert script.wait() == [-signal.SIGKILL]
+    folder = only_folder(parent)
+    assert len(read_history(folder)) == 2  # the second epoch was recorded, and not saved
+    Script(TRAIN, ["--resume", folder], parent).finish()
     assert_same_run(folder, voc_run)
 
 

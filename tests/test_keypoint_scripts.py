@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import signal
 import sys
 
 import pytest
@@ -16,7 +17,7 @@ from helpers import (
     only_folder,
     read_history,
 )
-from kill_harness import Script, assert_same_run, at_step, resumable
+from kill_harness import FileWatch, Moment, Script, assert_same_run, at_step, resumable
 from PIL import Image
 from test_keypoint_annotations import read, write_coco
 
@@ -109,6 +110,19 @@ def test_a_stopped_run_goes_on_with_the_same_bits(step, whole, data, tmp_path, m
     moments = kept["optimizer"]["state"][0]
     assert moments["step"] == step and moments["exp_avg_sq"].abs().sum() > 0
     assert call_script(TRAIN, ["--resume", folder], monkeypatch) == 0
+    assert_same_run(folder, whole)
+
+
+def test_killed_while_a_checkpoint_gets_its_name_and_resumed(whole, data, tmp_path):
+    parent = tmp_path / "runs"
+    parent.mkdir()
+    moment = Moment("os.rename", "last.pt.*.tmp", 2)
+    arguments = [*arguments_of(data, parent), "--pictures", "3"]
+    script = Script(TRAIN, arguments, parent, prepare=FileWatch(parent, moment))
+    assert script.wait() == [-signal.SIGKILL]
+    folder = only_folder(parent)
+    assert len(read_history(folder)) == 2  # the second epoch was recorded, and not saved
+    Script(TRAIN, ["--resume", folder], parent).finish()
     assert_same_run(folder, whole)
 
 
