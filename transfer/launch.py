@@ -3,7 +3,8 @@
 import logging
 import os
 from argparse import ArgumentTypeError, BooleanOptionalAction, Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import nn
@@ -160,6 +161,24 @@ def check_output(args: Namespace) -> None:
         raise UserError(
             f"-o {args.output}: cannot be made there; choose another place or make its parent"
         )
+
+
+@contextmanager
+def output_folder(args: Namespace) -> Iterator[Path]:
+    """The folder of `--output`, made anew, for as long as results are written into it.
+
+    Raises:
+        UserError: it cannot be made, or what is to be in it cannot be written.
+    """
+    folder = Path(args.output)
+    try:
+        folder.mkdir()
+        yield folder
+    except OSError as error:
+        raise UserError(
+            f"-o {args.output}: cannot be written ({error.strerror or error}); make room, or "
+            "choose another place"
+        ) from None
 
 
 def begin_with_imagenet(backbone: nn.Module, args: Namespace) -> None:

@@ -26,7 +26,7 @@ from transfer.detection.evaluation import coco_results
 from transfer.detection.network import load_detector
 from transfer.detection.sets import SETS, DetectionSet, open_set
 from transfer.detection.task import IN_WORDS, Found, figures, find_objects, found_sheet
-from transfer.launch import MADE, add_test_arguments, check_output
+from transfer.launch import MADE, add_test_arguments, check_output, output_folder
 from utils import choose_precision
 
 
@@ -65,7 +65,6 @@ def write_found(args: Namespace, found: Sequence[Found], images: DetectionSet) -
     Raises:
         UserError: it cannot be written.
     """
-    folder = Path(args.output)
     results = [
         entry
         for image in found
@@ -73,16 +72,10 @@ def write_found(args: Namespace, found: Sequence[Found], images: DetectionSet) -
             image.detected, images.image_id(image.number), images.category_ids
         )
     ]
-    try:
-        folder.mkdir()
+    with output_folder(args) as folder:
         write_json(folder / "predictions.json", results, indent=None)
         if args.pictures:
             write_whole_file(folder / PREDICTIONS_FILE, found_sheet(found[: args.pictures], images))
-    except OSError as error:
-        raise UserError(
-            f"-o {args.output}: cannot be written ({error.strerror or error}); make room, or "
-            "choose another place"
-        ) from None
 
 
 def test(args: Namespace, processes: Processes) -> None:

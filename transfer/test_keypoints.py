@@ -17,7 +17,7 @@ from genotypes import resolve_genotype
 from report.records import PREDICTIONS_FILE
 from runtime.arguments import ArgumentParser, expanded_path, positive_int
 from runtime.atomic_file import write_json, write_whole_file
-from runtime.errors import UserError, run_script
+from runtime.errors import run_script
 from runtime.processes import Processes
 from training.launch import run_test
 from training.trained_network import print_size
@@ -29,7 +29,7 @@ from transfer.keypoints.network import load_keypoint_network
 from transfer.keypoints.pictures import draw_results
 from transfer.keypoints.sets import SETS, left_out_in_words, open_people
 from transfer.keypoints.task import Evaluation, evaluate
-from transfer.launch import MADE, add_test_arguments, check_output
+from transfer.launch import MADE, add_test_arguments, check_output, output_folder
 from utils import choose_precision
 
 RESULTS_FILE = "predictions.json"
@@ -129,17 +129,11 @@ def write_output(args: Namespace, evaluation: Evaluation, people: People) -> Non
     Raises:
         UserError: it cannot be written there.
     """
-    folder = Path(args.output)
-    try:
-        folder.mkdir()
+    with output_folder(args) as folder:
         write_json(folder / RESULTS_FILE, evaluation.results, indent=None)
         if args.pictures:
             png = draw_results(people, evaluation.results, args.pictures)
             write_whole_file(folder / PREDICTIONS_FILE, png)
-    except OSError as error:
-        raise UserError(
-            f"-o {args.output}: {error.strerror}; make room or choose another place"
-        ) from None
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from runtime.errors import UserError, run_script
 from runtime.processes import Processes
 from training.launch import run_test
 from training.trained_network import print_size
-from transfer.launch import add_test_arguments, check_output
+from transfer.launch import add_test_arguments, check_output, output_folder
 from transfer.pictures import contact_sheet
 from transfer.segmentation.batches import evaluation_batches
 from transfer.segmentation.checkpoints import load_segmentation_network
@@ -105,9 +105,7 @@ class Predictions:
         pictures = in_order(processes, self.pictures)
         if self.args.output is None or not processes.is_main:
             return
-        output = Path(self.args.output)
-        try:
-            output.mkdir()
+        with output_folder(self.args) as output:
             (output / LABEL_MAPS).mkdir()
             for number, content in enumerate(label_maps):
                 name = f"{self.images.name(number)}.png"
@@ -115,10 +113,6 @@ class Predictions:
             if pictures:
                 sheet = contact_sheet(pictures, LARGEST_SIDE)
                 (output / PREDICTIONS_FILE).write_bytes(sheet)
-        except OSError as error:
-            raise UserError(
-                f"-o {output}: cannot be written ({error.strerror}); make room or choose another"
-            ) from None
 
 
 def test(args: Namespace, processes: Processes) -> None:

@@ -59,7 +59,6 @@ class SegmentationBatches:
             UserError: an image or a label map cannot be used; names it. Or a worker died.
         """
         batches = self.batching.drawn_parts(len(self.train_images), seed)
-
         change = partial(_augmented, self.crop_size, self.as_published)
         read = ReadBatches(self.train_images, batches, change)
         return _loaded(read, self.batching.device, self.workers, self.statistics, first_step)
