@@ -107,8 +107,9 @@ class Results:
                 cell |= {part: before[part] for part in ("top1", "seconds") if "seconds" in before}
             self._cells[name] = cell
             for seed in range(args.trainings):
-                folder = study.finished("train", f"{name}-seed{seed}")
-                if folder and not self.has(name, seed):
+                if self.has(name, seed):
+                    continue
+                if folder := study.finished("train", f"{name}-seed{seed}"):
                     self._take(name, seed, folder)
         if self.trained_cells():
             self._write()
