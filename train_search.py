@@ -39,7 +39,7 @@ from search.candidate import Outcome, TrainingRecipe, make_trainer
 from search.learners import LEARNERS
 from search.progress import Pair, SearchProgress
 from search.results import validate_population, write_results
-from search.signals import SIGNALS, generation_of_recipe
+from search.signals import SIGNALS, generations_of_turns
 from slow_fast_learning import decode, search_bounds, slow_and_fast, update_weight_set
 from utils import choose_device, derive_seed
 
@@ -83,8 +83,8 @@ def search(args: Namespace, run: Run) -> None:
             progress.record_pair(pair, outcomes, slow)
         progress.finish_round()
 
-    recipe = training_recipe(args, generation_of_recipe(args.choose_by, args.epochs, args.epochs))
-    population = validate_population(args, recipe, learning, trainer, budget, run.processes)
+    recipes = [training_recipe(args, g) for g in generations_of_turns(args.choose_by, args.epochs)]
+    population = validate_population(args, recipes, learning, trainer, budget, run.processes)
     write_results(args, run, budget, population, weight_set, trainer.data.train_set)
     run.finish()
 
@@ -117,8 +117,8 @@ def add_recipe_arguments(parser: ArgumentParser) -> None:
         choices=SIGNALS,
         default="shared",
         help="how the final population is compared: with the shared weights, as published, with "
-        "batch norm's own statistics, or after one or two own turns, by the last or the middle "
-        "generation's recipe",
+        "batch norm's own statistics, or after own turns: one or two by the last generation's "
+        "recipe, one by the middle one's, or one by each",
     )
     add("--pop_size", type=int, default=20, help="population size, even")
     add("--epochs", type=positive_int, default=50, help="generations")

@@ -39,7 +39,7 @@ from runtime.untrusted import load_json
 from search.budget import Budget
 from search.candidate import CandidateTrainer, make_trainer
 from search.progress import KEPT_WEIGHT_SET
-from search.signals import SIGNALS, generation_of_recipe
+from search.signals import SIGNALS, generations_of_turns
 from train_search import parse_arguments as search_arguments
 from train_search import training_recipe
 from utils import choose_device, derive_seed
@@ -157,12 +157,11 @@ def ask(
         if generation != loaded:
             load_weight_set(trainer, study.finished("search", search), generation)
             loaded = generation
-        recipe = training_recipe(
-            search_args, generation_of_recipe(signal, generation, search_args.epochs)
-        )
+        turns = generations_of_turns(signal, search_args.epochs, generation)
+        recipes = [training_recipe(search_args, turn) for turn in turns]
         place = sorted(cells).index(name)
         loss, _ = SIGNALS[signal](
-            trainer, cells[name], recipe, derive_seed(search_args.seed, generation, place)
+            trainer, cells[name], recipes, derive_seed(search_args.seed, generation, place)
         )
         answers[question] = Answer(*question, loss if math.isfinite(loss) else None)
         append_line(ranking.path / ANSWERS_FILE, json.dumps(answers[question]))
@@ -257,7 +256,8 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
         help="of each cell that a signal chooses and the study has not trained",
     )
     add_run_arguments(parser, "ranking")
-    args = parse_with_resume(parser, argv, ("study", "jobs", "minutes", "searches", "trainings"))
+    changeable = ("study", "jobs", "minutes", "searches", "signals", "trainings")
+    args = parse_with_resume(parser, argv, changeable)
     if args.study is None:
         raise UserError("--study DIR: name the run folder of a study")
     return args

@@ -2,7 +2,7 @@
 
 import shlex
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isfinite, nan
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from utils import derive_seed
 
 def validate_population(
     args: Namespace,
-    recipe: TrainingRecipe,
+    recipes: Sequence[TrainingRecipe],
     learning: Population,
     trainer: CandidateTrainer,
     budget: Budget,
@@ -36,7 +36,7 @@ def validate_population(
     Those outside the budget are not validated; their loss and accuracy are None.
 
     Args:
-        recipe: of the turns that the signal takes.
+        recipes: of the turns that the signal takes.
     """
     # All members see the same batches, so that they are compared on equal terms.
     seed = derive_seed(args.seed, args.epochs)
@@ -44,7 +44,7 @@ def validate_population(
     def validate(genotype: Genotype) -> tuple[float, float]:
         if budget.excess(genotype):
             return nan, nan
-        return SIGNALS[args.choose_by](trainer, genotype, recipe, seed)
+        return SIGNALS[args.choose_by](trainer, genotype, recipes, seed)
 
     genotypes = [decode(vector) for vector in learning.positions]
     results = processes.share_out(genotypes, validate, "final validation")

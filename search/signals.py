@@ -6,7 +6,7 @@ as published, by those with the weights that they share (`train_search.py --choo
 each signal ranks cells is measured by benchmarks/ranking.py.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import isfinite, nan
 
 import torch
@@ -16,19 +16,19 @@ from runtime.flat_tensors import FlatTensors
 from search.candidate import CandidateTrainer, TrainingRecipe
 from utils import autocast, derive_seed
 
-Signal = Callable[[CandidateTrainer, Genotype, TrainingRecipe, int], tuple[float, float]]
-"""Of a candidate, by the recipe of a turn and a seed of all random numbers."""
+Signal = Callable[[CandidateTrainer, Genotype, Sequence[TrainingRecipe], int], tuple[float, float]]
+"""Of a candidate, by the recipes of its turns, if it gets any, and a seed of all random numbers."""
 
 
 def with_shared_weights(
-    trainer: CandidateTrainer, genotype: Genotype, recipe: TrainingRecipe, seed: int
+    trainer: CandidateTrainer, genotype: Genotype, recipes: Sequence[TrainingRecipe], seed: int
 ) -> tuple[float, float]:
     """With the weight set as it is."""
     return trainer.validate(genotype)
 
 
 def with_own_statistics(
-    trainer: CandidateTrainer, genotype: Genotype, recipe: TrainingRecipe, seed: int
+    trainer: CandidateTrainer, genotype: Genotype, recipes: Sequence[TrainingRecipe], seed: int
 ) -> tuple[float, float]:
     """With the weight set, and batch norm's statistics taken anew on the images to train on.
 
@@ -56,44 +56,49 @@ def with_own_statistics(
         before.copy_to(tensors)
 
 
-def after_turns(count: int) -> Signal:
-    """After `count` turns of its own, one on top of the other, from the weight set on."""
-
-    def signal(
-        trainer: CandidateTrainer, genotype: Genotype, recipe: TrainingRecipe, seed: int
-    ) -> tuple[float, float]:
-        tensors = trainer.supernet.active_tensors(trainer.supernet.arch_info(genotype))
-        before = FlatTensors(tensors)
-        try:
-            for turn in range(count):
-                turn_seed = derive_seed(seed, turn) if turn else seed
-                outcome = trainer.take_turn(genotype, recipe, turn_seed)
-                if outcome.weights is None:
-                    return nan, nan
-                outcome.weights.copy_to(tensors)
-        finally:
-            before.copy_to(tensors)
-        return (outcome.loss, outcome.accuracy) if isfinite(outcome.loss) else (nan, nan)
-
-    return signal
+def after_turns(
+    trainer: CandidateTrainer, genotype: Genotype, recipes: Sequence[TrainingRecipe], seed: int
+) -> tuple[float, float]:
+    """After turns of its own by `recipes`, one on top of the other, from the weight set on."""
+    tensors = trainer.supernet.active_tensors(trainer.supernet.arch_info(genotype))
+    before = FlatTensors(tensors)
+    try:
+        for turn, recipe in enumerate(recipes):
+            turn_seed = derive_seed(seed, turn) if turn else seed
+            outcome = trainer.take_turn(genotype, recipe, turn_seed)
+            if outcome.weights is None:
+                return nan, nan
+            outcome.weights.copy_to(tensors)
+    finally:
+        before.copy_to(tensors)
+    return (outcome.loss, outcome.accuracy) if isfinite(outcome.loss) else (nan, nan)
 
 
 SIGNALS: dict[str, Signal] = {
     "shared": with_shared_weights,
     "statistics": with_own_statistics,
-    "turn": after_turns(1),
-    "turns": after_turns(2),
-    "middle": after_turns(1),
+    "turn": after_turns,
+    "turns": after_turns,
+    "middle": after_turns,
+    "annealed": after_turns,
 }
-"""By name. "turns" are two; "middle" is a turn by the recipe of the search's middle generation."""
+"""By name. What the turns of the last four are: `generations_of_turns`."""
 
 
-def generation_of_recipe(name: str, generation: int, generations: int) -> int:
-    """By which generation's recipe the turns of a signal are taken.
+def generations_of_turns(name: str, generations: int, generation: int | None = None) -> list[int]:
+    """By which generations' recipes a candidate takes the turns of a signal.
+
+    At the end of a search the learning rate is so low that a turn changes little; the middle
+    generation's is half of the first one's.
 
     Args:
         name: of the signal.
-        generation: the one that the search is in; after the last one, their number.
         generations: their number.
+        generation: the one that the search is in; None: it has ended.
     """
-    return min(generations // 2 if name == "middle" else generation, generations - 1)
+    last, middle = generations - 1, generations // 2
+    now = last if generation is None else min(generation, last)
+    turns = {
+        "turn": [now], "turns": [now, now], "middle": [middle], "annealed": [middle, now],
+    }  # fmt: skip
+    return turns.get(name, [])

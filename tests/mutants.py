@@ -718,19 +718,30 @@ statistics that stay in the weight set
 -         before.copy_to(tensors)
 +             norm.momentum = momentum
 two turns that both begin with the weight set
--                 outcome.weights.copy_to(tensors)
-+                 pass
+-             outcome.weights.copy_to(tensors)
++             pass
 two turns on the same batches
 - derive_seed(seed, turn) if turn else seed
 + seed
 
 search/signals.py | test_search_steps
 the middle recipe at the end
-- generations // 2 if name == "middle" else generation
-+ generation
+- "middle": [middle],
++ "middle": [now],
+annealed turns by one recipe
+- "annealed": [middle, now],
++ "annealed": [middle, middle],
 a recipe beyond the last generation
-- , generations - 1)
-+ , generations)
+- last if generation is None else min(generation, last)
++ generation if generation is not None else last
+the first generation's recipe at the end
+- last if generation is None else
++ generation or 0 if generation is None else
+
+search/signals.py | test_signals
+all turns by the first one's recipe
+- outcome = trainer.take_turn(genotype, recipe, turn_seed)
++ outcome = trainer.take_turn(genotype, recipes[0], turn_seed)
 
 search/results.py | test_search_steps
 members compared on other batches

@@ -28,7 +28,7 @@ from runtime.processes import Processes
 from runtime.run_folder import RunFolder
 from search import candidate, data
 from search.candidate import CandidateTrainer
-from search.signals import generation_of_recipe
+from search.signals import generations_of_turns
 from slow_fast_learning import decode
 from utils import derive_seed
 
@@ -134,7 +134,7 @@ def test_the_final_population_is_validated_with_the_final_weights(small):
     assert json.loads((small.folder / "genotype.json").read_text()) == best["genotype"]
 
 
-@pytest.mark.parametrize("name", ["turn", "turns", "middle"])
+@pytest.mark.parametrize("name", ["turn", "turns", "middle", "annealed"])
 def test_the_final_population_is_chosen_from_by_own_turns(name, small, tmp_path):
     turns = watched_search([*FLAGS, "--choose_by", name, "--save", tmp_path / "EXP"])
     folder = only_folder(tmp_path)
@@ -142,9 +142,9 @@ def test_the_final_population_is_chosen_from_by_own_turns(name, small, tmp_path)
     weight_set = load_checkpoint(folder / "weight_set.pt")["state_dict"]
     population = json.loads((folder / "population.json").read_text())
     rate = 0.03  # of the second generation, the last and the middle one
-    own = turns[8:]
-    assert len(own) == (8 if name == "turns" else 4)
-    firsts, lasts = (own[::2], own[1::2]) if name == "turns" else (own, own)
+    own, twice = turns[8:], name in ("turns", "annealed")
+    assert len(own) == (8 if twice else 4)
+    firsts, lasts = (own[::2], own[1::2]) if twice else (own, own)
     for first, last, member in zip(firsts, lasts, population, strict=True):
         assert_same_tensors(first.before, weight_set)
         assert first.seed == derive_seed(5, 2)
@@ -157,10 +157,20 @@ def test_the_final_population_is_chosen_from_by_own_turns(name, small, tmp_path)
 
 @pytest.mark.parametrize(
     ("name", "generation", "generations", "expected"),
-    [("turn", 4, 8, 4), ("turn", 8, 8, 7), ("middle", 8, 8, 4), ("middle", 1, 1, 0)],
+    [
+        ("shared", None, 8, []),
+        ("turn", 4, 8, [4]),
+        ("turn", 8, 8, [7]),
+        ("turn", None, 8, [7]),
+        ("turns", None, 8, [7, 7]),
+        ("middle", 2, 8, [4]),
+        ("middle", None, 1, [0]),
+        ("annealed", None, 8, [4, 7]),
+        ("annealed", 6, 8, [4, 6]),
+    ],
 )
 def test_whose_recipe_a_signals_turns_are_taken_by(name, generation, generations, expected):
-    assert generation_of_recipe(name, generation, generations) == expected
+    assert generations_of_turns(name, generations, generation) == expected
 
 
 def as_read(genotype):

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -27,13 +28,15 @@ def trainer():
 
 
 @pytest.mark.parametrize(
-    "signal", [with_shared_weights, with_own_statistics, after_turns(1), after_turns(2)]
+    ("signal", "turns"),
+    [(with_shared_weights, 0), (with_own_statistics, 0), (after_turns, 1), (after_turns, 2)],
 )
-def test_a_signal_leaves_the_weight_set_and_can_be_repeated(signal, trainer):
+def test_a_signal_leaves_the_weight_set_and_can_be_repeated(signal, turns, trainer):
+    recipes = [RECIPE] * turns
     before = copy.deepcopy(trainer.supernet.state_dict())
-    first = signal(trainer, RelativeNAS, RECIPE, 5)
+    first = signal(trainer, RelativeNAS, recipes, 5)
     assert_same_tensors(trainer.supernet.state_dict(), before)
-    assert first == signal(trainer, RelativeNAS, RECIPE, 5)
+    assert first == signal(trainer, RelativeNAS, recipes, 5)
     assert all(map(math.isfinite, first))
     assert {norm.momentum for norm in trainer.supernet.batch_norms(
         trainer.supernet.arch_info(RelativeNAS))} == {0.1}  # fmt: skip
@@ -41,7 +44,7 @@ def test_a_signal_leaves_the_weight_set_and_can_be_repeated(signal, trainer):
 
 def test_shared_weights_are_validated_as_they_are(trainer):
     with recorded() as record:
-        result = with_shared_weights(trainer, RelativeNAS, RECIPE, 5)
+        result = with_shared_weights(trainer, RelativeNAS, [], 5)
     assert result == trainer.validate(RelativeNAS) and not record.training
 
 
@@ -49,7 +52,7 @@ def test_own_statistics_are_the_mean_over_the_batches_to_train_on(trainer):
     network = copy.deepcopy(trainer.supernet)
     arch_info = network.arch_info(RelativeNAS)
     with recorded() as record:
-        loss, _ = with_own_statistics(trainer, RelativeNAS, RECIPE, 5)
+        loss, _ = with_own_statistics(trainer, RelativeNAS, [], 5)
     assert not record.steps
     batches = list(trainer.data.training_batches(5))
     assert len(record.training) == len(batches) == 3
@@ -78,12 +81,13 @@ def test_own_statistics_are_the_mean_over_the_batches_to_train_on(trainer):
 
 
 def test_turns_are_as_in_the_search_one_on_top_of_the_other(trainer):
+    gentler = replace(RECIPE, learning_rate=RECIPE.learning_rate / 10)
     outcome = trainer.take_turn(RelativeNAS, RECIPE, 5)
-    assert after_turns(1)(trainer, RelativeNAS, RECIPE, 5) == (outcome.loss, outcome.accuracy)
-    twice = after_turns(2)(trainer, RelativeNAS, RECIPE, 5)
+    assert after_turns(trainer, RelativeNAS, [RECIPE], 5) == (outcome.loss, outcome.accuracy)
+    twice = after_turns(trainer, RelativeNAS, [RECIPE, gentler], 5)
     tensors = trainer.supernet.active_tensors(trainer.supernet.arch_info(RelativeNAS))
     outcome.weights.copy_to(tensors)
-    second = trainer.take_turn(RelativeNAS, RECIPE, derive_seed(5, 1))
+    second = trainer.take_turn(RelativeNAS, gentler, derive_seed(5, 1))
     assert twice == (second.loss, second.accuracy) != (outcome.loss, outcome.accuracy)
 
 
@@ -91,5 +95,5 @@ def test_a_candidate_that_diverges_says_nothing(trainer):
     with torch.no_grad():
         trainer.supernet.classifier.weight.fill_(1e38)
     before = copy.deepcopy(trainer.supernet.state_dict())
-    assert all(map(math.isnan, after_turns(2)(trainer, RelativeNAS, RECIPE, 5)))
+    assert all(map(math.isnan, after_turns(trainer, RelativeNAS, [RECIPE] * 2, 5)))
     assert_same_tensors(trainer.supernet.state_dict(), before)
