@@ -39,7 +39,7 @@ from runtime.untrusted import load_json
 from search.budget import Budget
 from search.candidate import CandidateTrainer, make_trainer
 from search.progress import KEPT_WEIGHT_SET
-from search.signals import SIGNALS, generations_of_turns
+from search.signals import SIGNALS, after_each_turn, generations_of_turns
 from train_search import parse_arguments as search_arguments
 from train_search import training_recipe
 from utils import choose_device, derive_seed
@@ -134,37 +134,58 @@ def ask(
     Args:
         percents: of the search that is done.
     """
-    to_do = [
-        question
+    to_do = {
+        (percent, name): signals
         for percent in percents
         for name in cells
-        for signal in args.signals
-        if (question := (search, percent, name, signal)) not in answers
-    ]
+        if (signals := [s for s in args.signals if (search, percent, name, s) not in answers])
+    }
     if not to_do or ranking.time_is_up:
         return
-    learner, _, seed = search.rpartition("-")
-    flags = [*study.image_flags(), "--learner", learner, "--seed", seed]
+    learner, _, number = search.rpartition("-")
+    flags = [*study.image_flags(), "--learner", learner, "--seed", number]
     search_args = search_arguments([*flags, *shlex.split(study.args.search_flags)])
     run = Run(None, Processes(choose_device(search_args.device, search_args.gpu)))
     trainer = make_trainer(search_args, run, Budget.of(search_args))
     loaded = None
-    for question in progress_bar(to_do, f"asking {search}", "question"):
+    for (percent, name), signals in progress_bar(to_do.items(), f"asking {search}", "cell"):
         if ranking.time_is_up:
             return
-        _, percent, name, signal = question
         generation = round(search_args.epochs * percent / 100)
         if generation != loaded:
             load_weight_set(trainer, study.finished("search", search), generation)
             loaded = generation
-        turns = generations_of_turns(signal, search_args.epochs, generation)
-        recipes = [training_recipe(search_args, turn) for turn in turns]
-        place = sorted(cells).index(name)
-        loss, _ = SIGNALS[signal](
-            trainer, cells[name], recipes, derive_seed(search_args.seed, generation, place)
-        )
-        answers[question] = Answer(*question, loss if math.isfinite(loss) else None)
-        append_line(ranking.path / ANSWERS_FILE, json.dumps(answers[question]))
+        seed = derive_seed(search_args.seed, generation, sorted(cells).index(name))
+        losses = losses_by_signal(search_args, trainer, signals, cells[name], generation, seed)
+        for signal, loss in losses.items():
+            answer = Answer(search, percent, name, signal, loss if math.isfinite(loss) else None)
+            answers[answer[:4]] = answer
+            append_line(ranking.path / ANSWERS_FILE, json.dumps(answer))
+
+
+def losses_by_signal(
+    search_args: Namespace,
+    trainer: CandidateTrainer,
+    signals: Sequence[str],
+    genotype: Genotype,
+    generation: int,
+    seed: int,
+) -> dict[str, float]:
+    """What each signal says of a cell; the turns that two signals begin with are taken once."""
+    turns = {name: generations_of_turns(name, search_args.epochs, generation) for name in signals}
+    losses: dict[str, float] = {}
+    for name in sorted(signals, key=lambda name: len(turns[name]), reverse=True):
+        if name in losses:
+            continue
+        recipes = [training_recipe(search_args, number) for number in turns[name]]
+        if not recipes:
+            losses[name], _ = SIGNALS[name](trainer, genotype, recipes, seed)
+            continue
+        results = after_each_turn(trainer, genotype, recipes, seed)
+        for other, own in turns.items():
+            if own and own == turns[name][: len(own)]:
+                losses[other], _ = results[len(own) - 1]
+    return losses
 
 
 def load_weight_set(trainer: CandidateTrainer, folder: Path, generation: int) -> None:

@@ -7,7 +7,7 @@ each signal ranks cells is measured by benchmarks/ranking.py.
 """
 
 from collections.abc import Callable, Sequence
-from math import isfinite, nan
+from math import nan
 
 import torch
 
@@ -59,19 +59,31 @@ def with_own_statistics(
 def after_turns(
     trainer: CandidateTrainer, genotype: Genotype, recipes: Sequence[TrainingRecipe], seed: int
 ) -> tuple[float, float]:
-    """After turns of its own by `recipes`, one on top of the other, from the weight set on."""
+    """After turns of its own by `recipes`."""
+    return after_each_turn(trainer, genotype, recipes, seed)[-1]
+
+
+def after_each_turn(
+    trainer: CandidateTrainer, genotype: Genotype, recipes: Sequence[TrainingRecipe], seed: int
+) -> list[tuple[float, float]]:
+    """Loss and accuracy after each turn by `recipes`, one on top of the other.
+
+    The first begins with the weight set. From one that diverges on there is only NaN.
+    """
     tensors = trainer.supernet.active_tensors(trainer.supernet.arch_info(genotype))
     before = FlatTensors(tensors)
+    results = [(nan, nan)] * len(recipes)
     try:
         for turn, recipe in enumerate(recipes):
             turn_seed = derive_seed(seed, turn) if turn else seed
             outcome = trainer.take_turn(genotype, recipe, turn_seed)
             if outcome.weights is None:
-                return nan, nan
+                break
+            results[turn] = (outcome.loss, outcome.accuracy)
             outcome.weights.copy_to(tensors)
     finally:
         before.copy_to(tensors)
-    return (outcome.loss, outcome.accuracy) if isfinite(outcome.loss) else (nan, nan)
+    return results
 
 
 SIGNALS: dict[str, Signal] = {

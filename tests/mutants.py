@@ -790,6 +790,14 @@ the best by the training that it is judged by
 -         reached.append(max(drawn)[1])
 +         reached.append(max(drawn)[0])
 
+benchmarks/ranking.py | test_ranking
+a signal answered by another's last turn
+- results[len(own) - 1]
++ results[-1]
+a signal answered by turns that are not its own
+- own == turns[name][: len(own)]:
++ len(own) <= len(turns[name]):
+
 benchmarks/ranking_report.py | test_ranking
 a high loss ranks high
 - DIVERGED if x is None else -x

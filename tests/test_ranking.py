@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from helpers import call_script, only_folder
+from test_candidate import make_trainer
 
 from benchmarks import ranking
 from benchmarks.ranking_report import Answer, choice_table, kendall, ranking_table
@@ -14,6 +15,7 @@ from benchmarks.study_report import TrainedCell
 from genotypes import DARTS_V1, DARTS_V2, AmoebaNet, NASNet
 from report.sizes import Size
 from runtime.atomic_file import write_json
+from train_search import parse_arguments
 
 
 def test_kendall_by_hand():
@@ -151,6 +153,22 @@ def test_a_study_is_asked_once(searched, tmp_path, monkeypatch, capsys):
     assert call_script("benchmarks.ranking", ["--resume", folder], monkeypatch) == 0
     again = capsys.readouterr().out
     assert again[again.index("| signal") :] == table[table.index("| signal") :]
+
+
+def test_turns_that_signals_share_are_taken_once(monkeypatch):
+    trainer = make_trainer()
+    search_args = parse_arguments(["--set", "digits", "--epochs", "4", "--grad_clip", "1"])
+    signals = ["turn", "annealed", "turns", "shared", "middle"]
+    alone = {
+        name: ranking.losses_by_signal(search_args, trainer, [name], DARTS_V1, 3, 5)[name]
+        for name in signals
+    }
+    assert len({*alone.values()}) == 5
+    taken = []
+    take_turn = trainer.take_turn
+    monkeypatch.setattr(trainer, "take_turn", lambda *turn: taken.append(turn) or take_turn(*turn))
+    assert ranking.losses_by_signal(search_args, trainer, signals, DARTS_V1, 3, 5) == alone
+    assert len(taken) == 4
 
 
 def test_final_populations_are_asked_before_anything_is_trained(
