@@ -50,6 +50,9 @@ Question = tuple[str, int, str, str]
 ANSWERS_FILE = "answers.jsonl"
 """A line for each question that a weight set has answered."""
 
+CHOSEN_FILE = "chosen.jsonl"
+"""A line for each training of a cell that a signal chose: its name, the seed, top-1 in percent."""
+
 
 def rank(args: Namespace, ranking: Study) -> None:
     """Ask the searches about all cells, let each signal choose, train what it chose, and report."""
@@ -211,6 +214,29 @@ def read_answers(path: Path) -> dict[Question, Answer]:
     return {answer[:4]: answer for answer in answers}
 
 
+def choices(
+    signals: Sequence[str], answers: dict[Question, Answer], searches: dict[str, Path]
+) -> tuple[dict[str, dict[str, str]], dict[str, Genotype]]:
+    """What each signal chooses from the final populations that it was asked about in full.
+
+    Returns:
+        By signal and search the name of the cell, and by name the cells.
+    """
+    chosen: dict[str, dict[str, str]] = {signal: {} for signal in signals}
+    genotypes: dict[str, Genotype] = {}
+    names: dict[str, str] = {}  # a population may hold a cell more than once
+    for search, folder in searches.items():
+        population = final_population(search, folder)
+        for signal in signals:
+            own = [answers.get((search, 100, name, signal)) for name in population]
+            if own and all(own):
+                best = min(own, key=lambda a: math.inf if a.loss is None else a.loss).cell
+                name = names.setdefault(str(population[best]), best)
+                chosen[signal][search] = name
+                genotypes[name] = population[best]
+    return chosen, genotypes
+
+
 def train_choices(
     args: Namespace,
     ranking: Study,
@@ -223,33 +249,28 @@ def train_choices(
     Returns:
         By signal and search the accuracies of the chosen cell's trainings.
     """
-    chosen: dict[str, dict[str, str]] = {signal: {} for signal in args.signals}
-    genotypes: dict[str, Genotype] = {}
-    for search, folder in searches.items():
-        population = final_population(search, folder)
-        for signal in args.signals:
-            own = [answers.get((search, 100, name, signal)) for name in population]
-            if own and all(own):
-                best = min(own, key=lambda a: math.inf if a.loss is None else a.loss).cell
-                chosen[signal][search] = best
-                genotypes[best] = population[best]
+    chosen, genotypes = choices(args.signals, answers, searches)
     known = {str(genotype): cell.top1 for genotype, cell in cells.values()}
+    path = ranking.path / CHOSEN_FILE
+    done = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    trained = {(name, seed): top1 for name, seed, top1 in done}
     to_do = [
         (name, seed)
         for seed in range(args.trainings)
         for name, genotype in genotypes.items()
-        if str(genotype) not in known
+        if str(genotype) not in known and (name, seed) not in trained
     ]
 
     def train(job: tuple[str, int]) -> None:
         name, seed = job
-        ranking.train(f"{name}-seed{seed}", genotypes[name], seed)
+        trained[job] = trained_top1(ranking.train(f"{name}-seed{seed}", genotypes[name], seed))
+        append_line(path, json.dumps([*job, trained[job]]))
 
     ranking.all(progress_bar(to_do, "training", "network"), train)
     top1 = {name: list(known.get(str(genotype), [])) for name, genotype in genotypes.items()}
-    for name, seed in to_do:
-        if folder := ranking.finished("train", f"{name}-seed{seed}"):
-            top1[name].append(trained_top1(folder))
+    for name, seed in sorted(trained):
+        if name in top1:  # else it was chosen by signals that are not asked about now
+            top1[name].append(trained[name, seed])
     return {
         signal: {search: top1[name] for search, name in own.items() if top1[name]}
         for signal, own in chosen.items()

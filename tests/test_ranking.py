@@ -75,9 +75,14 @@ def test_choices_are_compared_over_searches_that_all_signals_have():
 
 
 def test_each_signals_choice_is_trained_unless_the_study_has_done_so(tmp_path, monkeypatch):
-    members = {"a-0-member-0": NASNet, "a-0-member-1": DARTS_V1, "a-0-member-2": DARTS_V2}
+    cells = (NASNet, DARTS_V1, DARTS_V2, DARTS_V2)
+    members = {f"a-0-member-{number}": genotype for number, genotype in enumerate(cells)}
     monkeypatch.setattr(ranking, "final_population", lambda *_: members)
-    losses = {"shared": (1.0, 2.0, 3.0), "turn": (3.0, None, 2.0)}
+    losses = {
+        "shared": (1.0, 2.0, 3.0, 3.0),
+        "turn": (3.0, None, 2.0, 3.0),
+        "turns": (3.0, 3.0, 2.0, 1.0),
+    }
     answers = {
         answer[:4]: answer
         for signal, own in losses.items()
@@ -90,19 +95,19 @@ def test_each_signals_choice_is_trained_unless_the_study_has_done_so(tmp_path, m
         def run_to_its_end(self, kind, name, flags):
             started.append((name, flags[2:]))
 
-        def finished(self, kind, name):
-            return tmp_path
-
     monkeypatch.setattr(ranking, "trained_top1", lambda folder: 70.0)
     study = FakeStudy(SimpleNamespace(minutes=None, jobs=1, train_flags="--epochs 2"), tmp_path)
-    args = SimpleNamespace(signals=["shared", "turn"], trainings=2)
+    args = SimpleNamespace(signals=[*losses], trainings=2)
     known = {"a-0": (NASNet, TrainedCell("a-0", Size(1, 1), [61.0, 63.0]))}
-    chosen = ranking.train_choices(args, study, answers, {"a-0": tmp_path}, known)
-    assert chosen == {"shared": {"a-0": [61.0, 63.0]}, "turn": {"a-0": [70.0, 70.0]}}
-    assert started == [
-        ("a-0-member-2-seed0", ["--seed", "0", "--epochs", "2"]),
-        ("a-0-member-2-seed1", ["--seed", "1", "--epochs", "2"]),
-    ]
+    for _ in range(2):  # the second time all is known, without the trainings' folders
+        chosen = ranking.train_choices(args, study, answers, {"a-0": tmp_path}, known)
+        # The last two members are the same cell.
+        trained = {"a-0": [70.0, 70.0]}
+        assert chosen == {"shared": {"a-0": [61.0, 63.0]}, "turn": trained, "turns": trained}
+        assert started == [
+            ("a-0-member-2-seed0", ["--seed", "0", "--epochs", "2"]),
+            ("a-0-member-2-seed1", ["--seed", "1", "--epochs", "2"]),
+        ]
 
 
 @pytest.fixture
