@@ -20,7 +20,7 @@ from pathlib import Path
 if __name__ == "__main__":  # run as benchmarks/ranking.py: the root is not on the path
     sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parent.parent)]
 
-from benchmarks.ranking_report import Answer, choice_table, ranking_table
+from benchmarks.ranking_report import Answer, choice_table, noise_table, ranking_table
 from benchmarks.search_vs_random import RANDOM, RESULTS_FILE, SAME_SIZE
 from benchmarks.study import Study, add_run_arguments, run_study, trained_top1
 from benchmarks.study_report import TrainedCell
@@ -69,6 +69,8 @@ def rank(args: Namespace, ranking: Study) -> None:
     random = {name: genotype for name, (genotype, _) in cells.items() if is_random(name)}
     for name, folder in searches:
         ask(args, study, ranking, answers, name, {**final_population(name, folder)}, [100])
+    if table := noise_table(answers_by_cell(answers, dict(searches))):
+        print(*table, sep="\n")
     if not cells:
         print("no cell of the study has been trained yet: only final populations have been asked")
         print(f"run folder: {ranking.path}")
@@ -212,6 +214,20 @@ def read_answers(path: Path) -> dict[Question, Answer]:
         return {}
     answers = [Answer(*json.loads(line)) for line in path.read_text().splitlines()]
     return {answer[:4]: answer for answer in answers}
+
+
+def answers_by_cell(
+    answers: dict[Question, Answer], searches: dict[str, Path]
+) -> dict[str, list[list[Answer]]]:
+    """By search, for each different cell of its final population all answers about it."""
+    populations = {}
+    for search, folder in searches.items():
+        cells: dict[str, list[Answer]] = {}
+        for name, genotype in final_population(search, folder).items():
+            own = [answer for answer in answers.values() if answer[:3] == (search, 100, name)]
+            cells.setdefault(str(genotype), []).extend(own)
+        populations[search] = list(cells.values())
+    return populations
 
 
 def choices(

@@ -5,7 +5,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.study_report import RESAMPLES, TrainedCell, interval, mean_of_cells, with_interval
+from benchmarks.study_report import (
+    RESAMPLES,
+    TrainedCell,
+    deviations,
+    interval,
+    mean_of_cells,
+    with_interval,
+)
 
 
 class Answer(NamedTuple):
@@ -90,6 +97,39 @@ def ranking_table(cells: Sequence[TrainedCell], answers: Sequence[Answer]) -> li
             mean, *bounds = correlation([sizes], truth)
             lines += ["", f"{name} alone: {with_interval(mean, bounds, 2)}"]
     return lines
+
+
+def noise_table(populations: Mapping[str, Sequence[Sequence[Answer]]]) -> list[str]:
+    """How far apart the losses of different cells are, and those of one cell that is asked twice.
+
+    Args:
+        populations: by search, for each cell of its final population the answers about it: several
+            of each signal where the population holds the cell several times.
+    """
+    lines = []
+    signals = dict.fromkeys(a.signal for cells in populations.values() for c in cells for a in c)
+    for signal in signals:
+        losses: list[list[float]] = []
+        for cells in populations.values():
+            own = [
+                [a.loss for a in cell if a.signal == signal and a.loss is not None]
+                for cell in cells
+            ]
+            if all_losses := [loss for cell in own for loss in cell]:
+                middle = float(np.mean(all_losses))
+                losses += [[loss - middle for loss in cell] for cell in own if cell]
+        if spread := deviations(losses):
+            lines.append("| {} | {:.3f} | {:.3f} |".format(signal, *spread))
+    if not lines:
+        return []
+    return [
+        "Standard deviations of the losses of final populations, searches' means taken off:",
+        "",
+        "| signal | cells | one cell, asked again |",
+        "| --- | --- | --- |",
+        *lines,
+        "",
+    ]
 
 
 def choice_table(chosen: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:

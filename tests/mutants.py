@@ -799,6 +799,9 @@ a signal answered by turns that are not its own
 + len(own) <= len(turns[name]):
 
 benchmarks/ranking_report.py | test_ranking
+the losses of other searches taken for those of other cells
+- loss - middle for loss in cell
++ loss for loss in cell
 a high loss ranks high
 - DIVERGED if x is None else -x
 + DIVERGED if x is None else x

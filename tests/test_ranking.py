@@ -9,7 +9,7 @@ from helpers import call_script, only_folder
 from test_candidate import make_trainer
 
 from benchmarks import ranking
-from benchmarks.ranking_report import Answer, choice_table, kendall, ranking_table
+from benchmarks.ranking_report import Answer, choice_table, kendall, noise_table, ranking_table
 from benchmarks.study import Study
 from benchmarks.study_report import TrainedCell
 from genotypes import DARTS_V1, DARTS_V2, AmoebaNet, NASNet
@@ -60,6 +60,21 @@ def test_what_diverges_is_ranked_last():
         for cell, loss in zip(cells, (None, 9.0, 1.0), strict=True)
     ]
     assert any("| turn | 1.00 [" in line for line in ranking_table(cells, answers))
+
+
+def test_how_far_apart_cells_are_and_one_cell_that_is_asked_twice():
+    def answers(search, *losses):
+        return [Answer(search, 100, "member", "turn", loss) for loss in losses]
+
+    populations = {
+        "a-0": [answers("a-0", 1.0, 1.2), answers("a-0", 2.0, 2.2)],
+        "a-1": [answers("a-1", 11.0, 11.2), answers("a-1", 12.0, None, 12.2)],  # one diverged
+        "a-2": [[], []],  # not asked yet
+    }
+    # Within: 0.02 a cell. Between: the means are 0.5 off, twice 4 * 0.25 over 3 degrees of freedom.
+    row = f"| turn | {((2 * 4 * 0.25 / 3 - 0.02) / 2) ** 0.5:.3f} | {0.02**0.5:.3f} |"
+    assert row in noise_table(populations)
+    assert noise_table({"a-0": [answers("a-0", 1.0), answers("a-0", 2.0)]}) == []
 
 
 def test_choices_are_compared_over_searches_that_all_signals_have():
