@@ -67,9 +67,10 @@ def rank(args: Namespace, ranking: Study) -> None:
         if (folder := study.finished("search", f"{learner}-{seed}"))
     ][: args.searches]
     random = {name: genotype for name, (genotype, _) in cells.items() if is_random(name)}
-    for name, folder in searches:
-        ask(args, study, ranking, answers, name, {**final_population(name, folder)}, [100])
-    if table := noise_table(answers_by_cell(answers, dict(searches))):
+    populations = {name: final_population(name, folder) for name, folder in searches}
+    for name, population in populations.items():
+        ask(args, study, ranking, answers, name, population, [100])
+    if table := noise_table(answers_by_cell(answers, populations)):
         print(*table, sep="\n")
     if not cells:
         print("no cell of the study has been trained yet: only final populations have been asked")
@@ -82,7 +83,7 @@ def rank(args: Namespace, ranking: Study) -> None:
             study.log.warning("%s has no weight sets left to ask about random cells", name)
     trained = [cell for name, (_, cell) in cells.items() if is_random(name)]
     print(*ranking_table(trained, [a for a in answers.values() if is_random(a.cell)]), sep="\n")
-    chosen = train_choices(args, ranking, answers, dict(searches), cells)
+    chosen = train_choices(args, ranking, answers, populations, cells)
     print(*choice_table(chosen), f"run folder: {ranking.path}", sep="\n")
 
 
@@ -210,28 +211,33 @@ def load_weight_set(trainer: CandidateTrainer, folder: Path, generation: int) ->
 
 def read_answers(path: Path) -> dict[Question, Answer]:
     """What has been answered before, by question."""
-    if not path.exists():
-        return {}
-    answers = [Answer(*json.loads(line)) for line in path.read_text().splitlines()]
+    answers = [Answer(*values) for values in read_lines(path)]
     return {answer[:4]: answer for answer in answers}
 
 
+def read_lines(path: Path) -> list[list]:
+    """The JSON lines of a file, if it is there."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
 def answers_by_cell(
-    answers: dict[Question, Answer], searches: dict[str, Path]
+    answers: dict[Question, Answer], populations: dict[str, dict[str, Genotype]]
 ) -> dict[str, list[list[Answer]]]:
     """By search, for each different cell of its final population all answers about it."""
-    populations = {}
-    for search, folder in searches.items():
+    by_cell = {}
+    for search, population in populations.items():
         cells: dict[str, list[Answer]] = {}
-        for name, genotype in final_population(search, folder).items():
+        for name, genotype in population.items():
             own = [answer for answer in answers.values() if answer[:3] == (search, 100, name)]
             cells.setdefault(str(genotype), []).extend(own)
-        populations[search] = list(cells.values())
-    return populations
+        by_cell[search] = list(cells.values())
+    return by_cell
 
 
 def choices(
-    signals: Sequence[str], answers: dict[Question, Answer], searches: dict[str, Path]
+    signals: Sequence[str],
+    answers: dict[Question, Answer],
+    populations: dict[str, dict[str, Genotype]],
 ) -> tuple[dict[str, dict[str, str]], dict[str, Genotype]]:
     """What each signal chooses from the final populations that it was asked about in full.
 
@@ -241,8 +247,7 @@ def choices(
     chosen: dict[str, dict[str, str]] = {signal: {} for signal in signals}
     genotypes: dict[str, Genotype] = {}
     names: dict[str, str] = {}  # a population may hold a cell more than once
-    for search, folder in searches.items():
-        population = final_population(search, folder)
+    for search, population in populations.items():
         for signal in signals:
             own = [answers.get((search, 100, name, signal)) for name in population]
             if own and all(own):
@@ -257,7 +262,7 @@ def train_choices(
     args: Namespace,
     ranking: Study,
     answers: dict[Question, Answer],
-    searches: dict[str, Path],
+    populations: dict[str, dict[str, Genotype]],
     cells: dict[str, tuple[Genotype, TrainedCell]],
 ) -> dict[str, dict[str, list[float]]]:
     """Train what each signal chooses from the final populations, if the study has not done so.
@@ -265,11 +270,10 @@ def train_choices(
     Returns:
         By signal and search the accuracies of the chosen cell's trainings.
     """
-    chosen, genotypes = choices(args.signals, answers, searches)
+    chosen, genotypes = choices(args.signals, answers, populations)
     known = {str(genotype): cell.top1 for genotype, cell in cells.values()}
     path = ranking.path / CHOSEN_FILE
-    done = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    trained = {(name, seed): top1 for name, seed, top1 in done}
+    trained = {(name, seed): top1 for name, seed, top1 in read_lines(path)}
     to_do = [
         (name, seed)
         for seed in range(args.trainings)

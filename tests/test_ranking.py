@@ -92,7 +92,6 @@ def test_choices_are_compared_over_searches_that_all_signals_have():
 def test_each_signals_choice_is_trained_unless_the_study_has_done_so(tmp_path, monkeypatch):
     cells = (NASNet, DARTS_V1, DARTS_V2, DARTS_V2)
     members = {f"a-0-member-{number}": genotype for number, genotype in enumerate(cells)}
-    monkeypatch.setattr(ranking, "final_population", lambda *_: members)
     losses = {
         "shared": (1.0, 2.0, 3.0, 3.0),
         "turn": (3.0, None, 2.0, 3.0),
@@ -115,7 +114,7 @@ def test_each_signals_choice_is_trained_unless_the_study_has_done_so(tmp_path, m
     args = SimpleNamespace(signals=[*losses], trainings=2)
     known = {"a-0": (NASNet, TrainedCell("a-0", Size(1, 1), [61.0, 63.0]))}
     for _ in range(2):  # the second time all is known, without the trainings' folders
-        chosen = ranking.train_choices(args, study, answers, {"a-0": tmp_path}, known)
+        chosen = ranking.train_choices(args, study, answers, {"a-0": members}, known)
         # The last two members are the same cell.
         trained = {"a-0": [70.0, 70.0]}
         assert chosen == {"shared": {"a-0": [61.0, 63.0]}, "turn": trained, "turns": trained}
