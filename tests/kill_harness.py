@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import torch
 import torch._dynamo  # what scripts import late is here for all forks
-from helpers import act_at_step, free_port, history_without_seconds
+from helpers import act_at_step, free_port, history_without_seconds, only_folder, read_history
 from torch.utils import tensorboard  # noqa: F401
 
 import train  # noqa: F401
@@ -193,6 +193,21 @@ def at_step(step: int, action: Callable[[], None], rank: int = 0) -> Callable[[i
 def resumable(parent: Path) -> list[Path]:
     """The run folders in `parent` that the run got far enough to make."""
     return [path.parent for path in sorted(parent.glob("*/settings.json"))]
+
+
+def killed_in_the_second_epochs_save(script: str, arguments: list, parent: Path) -> Path:
+    """A training in `parent`, killed as its second last.pt gets its name, and resumed to its end.
+
+    Returns:
+        Its run folder.
+    """
+    moment = Moment("os.rename", "last.pt.*.tmp", 2)
+    killed = Script(script, arguments, parent, prepare=FileWatch(parent, moment))
+    assert killed.wait() == [-signal.SIGKILL]
+    folder = only_folder(parent)
+    assert len(read_history(folder)) == 2  # the second epoch was recorded, and not saved
+    Script(script, ["--resume", folder], parent).finish()
+    return folder
 
 
 def assert_same_run(folder: Path, whole: Path) -> None:

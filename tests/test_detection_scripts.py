@@ -4,7 +4,6 @@ import io
 import json
 import re
 import shutil
-import signal
 import sys
 
 import pytest
@@ -19,7 +18,7 @@ from helpers import (
     only_folder,
     read_history,
 )
-from kill_harness import FileWatch, Moment, Script, assert_same_run, at_step
+from kill_harness import Script, assert_same_run, at_step, killed_in_the_second_epochs_save
 from PIL import Image
 from test_detection_annotations import OBJECT
 
@@ -242,13 +241,7 @@ def test_killed_while_a_checkpoint_gets_its_name_and_resumed(voc, voc_run, tmp_p
     parent = tmp_path / "runs"
     parent.mkdir()
     arguments = [*TINY, "--data", voc, "--save", parent / "x"]
-    moment = Moment("os.rename", "last.pt.*.tmp", 2)
-    script = Script(TRAIN, arguments, parent, prepare=FileWatch(parent, moment))
-    assert script.wait() == [-signal.SIGKILL]
-    folder = only_folder(parent)
-    assert len(read_history(folder)) == 2  # the second epoch was recorded, and not saved
-    Script(TRAIN, ["--resume", folder], parent).finish()
-    assert_same_run(folder, voc_run)
+    assert_same_run(killed_in_the_second_epochs_save(TRAIN, arguments, parent), voc_run)
 
 
 def figure(output, name):

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import signal
 import sys
 
 import pytest
@@ -17,7 +16,13 @@ from helpers import (
     only_folder,
     read_history,
 )
-from kill_harness import FileWatch, Moment, Script, assert_same_run, at_step, resumable
+from kill_harness import (
+    Script,
+    assert_same_run,
+    at_step,
+    killed_in_the_second_epochs_save,
+    resumable,
+)
 from PIL import Image
 from test_keypoint_annotations import read, write_coco
 
@@ -116,14 +121,8 @@ def test_a_stopped_run_goes_on_with_the_same_bits(step, whole, data, tmp_path, m
 def test_killed_while_a_checkpoint_gets_its_name_and_resumed(whole, data, tmp_path):
     parent = tmp_path / "runs"
     parent.mkdir()
-    moment = Moment("os.rename", "last.pt.*.tmp", 2)
     arguments = [*arguments_of(data, parent), "--pictures", "3"]
-    script = Script(TRAIN, arguments, parent, prepare=FileWatch(parent, moment))
-    assert script.wait() == [-signal.SIGKILL]
-    folder = only_folder(parent)
-    assert len(read_history(folder)) == 2  # the second epoch was recorded, and not saved
-    Script(TRAIN, ["--resume", folder], parent).finish()
-    assert_same_run(folder, whole)
+    assert_same_run(killed_in_the_second_epochs_save(TRAIN, arguments, parent), whole)
 
 
 def test_a_signal_while_it_validates(whole, data, tmp_path, monkeypatch):
