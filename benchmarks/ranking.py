@@ -1,10 +1,10 @@
 """What does a search know of its cells, and what does its choice at the end cost?
 
-Takes the cells of a study (benchmarks/search_vs_random.py) that have been trained from scratch, and
-asks the weight sets of its searches about them, by several signals and at several points of the
-search: Kendall's τ with the accuracy from scratch says how much each signal knows. Multiply-adds,
-which cost nothing to know, must be beaten. Then each signal chooses from each search's final
-population, and what it chose is trained from scratch.
+Asks the weight sets of the searches of a study (benchmarks/search_vs_random.py) about its cells, by
+several signals and at several points of the search: Kendall's τ with the accuracy of cells that the
+study has trained from scratch says how much each signal knows. Multiply-adds, which cost nothing to
+know, must be beaten. Then each signal chooses from each search's final population, and what it
+chose is trained from scratch.
 
 The study's searches must have kept their weight sets: --search_flags="... --keep_every N".
 """
@@ -73,7 +73,7 @@ def rank(args: Namespace, ranking: Study) -> None:
     if table := noise_table(answers_by_cell(answers, populations)):
         print(*table, sep="\n")
     if not cells:
-        print("no cell of the study has been trained yet: only final populations have been asked")
+        print("the study is still searching: only final populations have been asked")
         print(f"run folder: {ranking.path}")
         return
     for name, folder in searches:
@@ -81,14 +81,16 @@ def rank(args: Namespace, ranking: Study) -> None:
             ask(args, study, ranking, answers, name, random, args.percent)
         else:
             study.log.warning("%s has no weight sets left to ask about random cells", name)
-    trained = [cell for name, (_, cell) in cells.items() if is_random(name)]
-    print(*ranking_table(trained, [a for a in answers.values() if is_random(a.cell)]), sep="\n")
+    if trained := [cell for name, (_, cell) in cells.items() if is_random(name) and cell.top1]:
+        print(*ranking_table(trained, [a for a in answers.values() if is_random(a.cell)]), sep="\n")
+    else:
+        print("no random cell of the study has been trained yet, which the answers are compared to")
     chosen = train_choices(args, ranking, answers, populations, cells)
     print(*choice_table(chosen), f"run folder: {ranking.path}", sep="\n")
 
 
 def read_study(path: str) -> tuple[dict, dict[str, tuple[Genotype, TrainedCell]]]:
-    """The settings of the study in a folder, and its cells that have been trained, by name.
+    """The settings of the study in a folder, and its cells by name, none before all are known.
 
     Raises:
         UserError: it is none.
@@ -109,7 +111,6 @@ def read_study(path: str) -> tuple[dict, dict[str, tuple[Genotype, TrainedCell]]
             ),
         )
         for name, cell in results["cells"].items()
-        if cell["top1"]
     }
     kept = ("set", "data", "learner", "searches", "search_flags", "train_flags")
     return {name: settings[name] for name in kept}, cells
@@ -265,10 +266,10 @@ def train_choices(
     populations: dict[str, dict[str, Genotype]],
     cells: dict[str, tuple[Genotype, TrainedCell]],
 ) -> dict[str, dict[str, list[float]]]:
-    """Train what each signal chooses from the final populations, if the study has not done so.
+    """Train what each signal chooses from the final populations; the study's cells it trains.
 
     Returns:
-        By signal and search the accuracies of the chosen cell's trainings.
+        By signal and search the accuracies of the chosen cell's trainings, if it has had any.
     """
     chosen, genotypes = choices(args.signals, answers, populations)
     known = {str(genotype): cell.top1 for genotype, cell in cells.values()}
@@ -315,10 +316,10 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
         "--trainings",
         type=non_negative_int,
         default=1,
-        help="of each cell that a signal chooses and the study has not trained",
+        help="of each cell that a signal chooses and that is none of the study's",
     )
     add_run_arguments(parser, "ranking")
-    changeable = ("study", "jobs", "minutes", "searches", "signals", "trainings")
+    changeable = ("study", "jobs", "minutes", "searches", "signals", "percent", "trainings")
     args = parse_with_resume(parser, argv, changeable)
     if args.study is None:
         raise UserError("--study DIR: name the run folder of a study")

@@ -75,7 +75,7 @@ def compare(args: Namespace, study: Study) -> None:
 
 
 class Results:
-    """What came of the trainings so far: `results.json`, written again after each of them.
+    """All cells, and what came of trainings so far: `results.json`, written after each of them.
 
     What it says is taken for done, so that the study goes on without the trainings' run folders.
 
@@ -111,8 +111,7 @@ class Results:
                     continue
                 if folder := study.finished("train", f"{name}-seed{seed}"):
                     self._take(name, seed, folder)
-        if self.trained_cells():
-            self._write()
+        self._write()
 
     def _kept(self) -> dict[str, dict]:
         """The cells of the file, by their names.

@@ -89,7 +89,7 @@ def test_choices_are_compared_over_searches_that_all_signals_have():
     assert choice_table({}) == choice_table({"shared": {}}) == []
 
 
-def test_each_signals_choice_is_trained_unless_the_study_has_done_so(tmp_path, monkeypatch):
+def test_each_signals_choice_is_trained_unless_the_study_trains_it(tmp_path, monkeypatch):
     cells = (NASNet, DARTS_V1, DARTS_V2, DARTS_V2)
     members = {f"a-0-member-{number}": genotype for number, genotype in enumerate(cells)}
     losses = {
@@ -122,6 +122,11 @@ def test_each_signals_choice_is_trained_unless_the_study_has_done_so(tmp_path, m
             ("a-0-member-2-seed0", ["--seed", "0", "--epochs", "2"]),
             ("a-0-member-2-seed1", ["--seed", "1", "--epochs", "2"]),
         ]
+    # The study has not come to it yet.
+    known["a-0"] = (NASNet, TrainedCell("a-0", Size(1, 1), []))
+    chosen = ranking.train_choices(args, study, answers, {"a-0": members}, known)
+    assert chosen == {"shared": {}, "turn": trained, "turns": trained}
+    assert len(started) == 2
 
 
 @pytest.fixture
@@ -174,6 +179,24 @@ def test_a_study_is_asked_once(searched, tmp_path, monkeypatch, capsys):
     assert again[again.index("| signal") :] == table[table.index("| signal") :]
 
 
+def test_cells_are_asked_before_they_are_trained(searched, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(ranking, "genotype_from_dict", lambda record: DARTS_V1)
+    file = searched / "results.json"
+    trained = json.loads(file.read_text())
+    untrained = {name: cell | {"top1": {}} for name, cell in trained["cells"].items()}
+    write_json(file, {"cells": untrained})
+    arguments = ["--study", searched, "--signals", "shared", "--percent", "50"]
+    arguments += ["--trainings", "0", "--save", tmp_path / "ranking" / "EXP"]
+    assert call_script("benchmarks.ranking", arguments, monkeypatch) == 0
+    assert "no random cell of the study has been trained yet" in capsys.readouterr().out
+    folder = only_folder(tmp_path / "ranking")
+    assert len((folder / "answers.jsonl").read_text().splitlines()) == 2 + 3
+    write_json(file, trained)
+    monkeypatch.setattr(ranking, "make_trainer", None)  # nothing is left to ask
+    assert call_script("benchmarks.ranking", ["--resume", folder], monkeypatch) == 0
+    assert "over 3 random cells" in capsys.readouterr().out
+
+
 def test_turns_that_signals_share_are_taken_once(monkeypatch):
     trainer = make_trainer()
     search_args = parse_arguments(["--set", "digits", "--epochs", "4", "--grad_clip", "1"])
@@ -196,7 +219,7 @@ def test_final_populations_are_asked_before_anything_is_trained(
     (searched / "results.json").unlink()
     arguments = ["--study", searched, "--signals", "shared", "--save", tmp_path / "ranking" / "EXP"]
     assert call_script("benchmarks.ranking", arguments, monkeypatch) == 0
-    assert "no cell of the study has been trained yet" in capsys.readouterr().out
+    assert "the study is still searching" in capsys.readouterr().out
     lines = (only_folder(tmp_path / "ranking") / "answers.jsonl").read_text().splitlines()
     assert [json.loads(line)[2] for line in lines] == [f"published-0-member-{n}" for n in (0, 1)]
 

@@ -9,6 +9,7 @@ from collections import Counter
 import pytest
 from helpers import ROOT, TINY_SEARCH, TINY_TRAINING, call_script, only_folder
 
+from benchmarks import search_vs_random
 from benchmarks.search_vs_random import in_random_order, parse_arguments
 from runtime.errors import UserError
 
@@ -84,9 +85,19 @@ def test_a_study_goes_on_without_the_trainings_that_are_in_its_results(
         "--search_flags", " ".join(TINY_SEARCH[2:]), "--train_flags", " ".join(TINY_TRAINING[2:]),
     ]  # fmt: skip
     name = "benchmarks.search_vs_random"
-    assert call_script(name, [*arguments, "--save", tmp_path / "EXP"], monkeypatch) == 0
-    first = capsys.readouterr().out
+
+    def fail(*training):
+        raise UserError("killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(search_vs_random, "train", fail)
+        assert call_script(name, [*arguments, "--save", tmp_path / "EXP"], monkeypatch) == 2
     folder = only_folder(tmp_path)
+    # The weight sets can be asked about the cells (ranking.py) before one has been trained.
+    results = json.loads((folder / "results.json").read_text())
+    assert len(results["cells"]) == 3 and not any(c["top1"] for c in results["cells"].values())
+    assert call_script(name, ["--resume", folder], monkeypatch) == 0
+    first = capsys.readouterr().out
     for training in folder.glob("train-*"):
         shutil.rmtree(training)
     assert call_script(name, ["--resume", folder], monkeypatch) == 0
