@@ -20,10 +20,10 @@ from pathlib import Path
 if __name__ == "__main__":  # run as benchmarks/ranking.py: the root is not on the path
     sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parent.parent)]
 
-from benchmarks.ranking_report import Answer, choice_table, noise_table, ranking_table
-from benchmarks.search_vs_random import RANDOM, RESULTS_FILE, SAME_SIZE
+from benchmarks.ranking_report import Answer, choice_table, ranking_table
+from benchmarks.search_vs_random import RANDOM, RESULTS_FILE, SAME_SIZE, training_target
 from benchmarks.study import Study, add_run_arguments, run_study, trained_top1
-from benchmarks.study_report import TrainedCell
+from benchmarks.study_statistics import TrainedCell, group_of
 from genotypes import Genotype, genotype_from_dict
 from report.history import read_run
 from report.run import Run
@@ -53,6 +53,9 @@ ANSWERS_FILE = "answers.jsonl"
 CHOSEN_FILE = "chosen.jsonl"
 """A line for each training of a cell that a signal chose: its name, the seed, top-1 in percent."""
 
+AT_THE_END = ("middle", "annealed")
+"""Signals for the end of a search only: before it, their second turn's learning rate is higher."""
+
 
 def rank(args: Namespace, ranking: Study) -> None:
     """Ask the searches about all cells, let each signal choose, train what it chose, and report."""
@@ -66,12 +69,10 @@ def rank(args: Namespace, ranking: Study) -> None:
         for learner in study.args.learner
         if (folder := study.finished("search", f"{learner}-{seed}"))
     ][: args.searches]
-    random = {name: genotype for name, (genotype, _) in cells.items() if is_random(name)}
+    random = {name: genotype for name, (genotype, _) in cells.items() if group_of(name) == RANDOM}
     populations = {name: final_population(name, folder) for name, folder in searches}
     for name, population in populations.items():
         ask(args, study, ranking, answers, name, population, [100])
-    if table := noise_table(answers_by_cell(answers, populations)):
-        print(*table, sep="\n")
     if not cells:
         print("the study is still searching: only final populations have been asked")
         print(f"run folder: {ranking.path}")
@@ -81,12 +82,14 @@ def rank(args: Namespace, ranking: Study) -> None:
             ask(args, study, ranking, answers, name, random, args.percent)
         else:
             study.log.warning("%s has no weight sets left to ask about random cells", name)
-    if trained := [cell for name, (_, cell) in cells.items() if is_random(name) and cell.top1]:
-        print(*ranking_table(trained, [a for a in answers.values() if is_random(a.cell)]), sep="\n")
-    else:
-        print("no random cell of the study has been trained yet, which the answers are compared to")
-    chosen = train_choices(args, ranking, answers, populations, cells)
-    print(*choice_table(chosen), f"run folder: {ranking.path}", sep="\n")
+    chosen = train_choices(args, study, ranking, answers, populations, cells)
+    trained = [cell for _, cell in cells.values() if cell.top1]
+    random_cells = [cell for cell in trained if cell.name in random]
+    chance = [cell for cell in trained if group_of(cell.name) in (RANDOM, SAME_SIZE)]
+    of_random = [answer for answer in answers.values() if answer.cell in random]
+    print(*ranking_table(random_cells, of_random), sep="\n")
+    print(*choice_table(chosen, chance, costs(args, study)), sep="\n")
+    print(f"run folder: {ranking.path}")
 
 
 def read_study(path: str) -> tuple[dict, dict[str, tuple[Genotype, TrainedCell]]]:
@@ -116,15 +119,21 @@ def read_study(path: str) -> tuple[dict, dict[str, tuple[Genotype, TrainedCell]]
     return {name: settings[name] for name in kept}, cells
 
 
-def is_random(name: str) -> bool:
-    """Whether a cell of that name was found by no search."""
-    return name.rpartition("-")[0] in (RANDOM, SAME_SIZE)
+def costs(args: Namespace, study: Study) -> dict[str, float]:
+    """By signal, the turns of a search that chooses by it, over those of the search alone."""
+    flags = [*study.image_flags(), *shlex.split(study.args.search_flags)]
+    generations = search_arguments(flags).epochs
+    return {
+        signal: 1 + len(generations_of_turns(signal, generations)) / generations
+        for signal in args.signals
+    }
 
 
 def final_population(search: str, folder: Path) -> dict[str, Genotype]:
-    """The final population of a search, by names for its members."""
+    """The different cells of a search's final population, by names for its members."""
     members = read_run(folder).population or []
-    return {f"{search}-member-{number}": m.genotype for number, m in enumerate(members)}
+    first = {str(m.genotype): number for number, m in reversed([*enumerate(members)])}
+    return {f"{search}-member-{n}": members[n].genotype for n in sorted(first.values())}
 
 
 def ask(
@@ -145,7 +154,14 @@ def ask(
         (percent, name): signals
         for percent in percents
         for name in cells
-        if (signals := [s for s in args.signals if (search, percent, name, s) not in answers])
+        if (
+            signals := [
+                signal
+                for signal in args.signals
+                if (percent == 100 or signal not in AT_THE_END)
+                and (search, percent, name, signal) not in answers
+            ]
+        )
     }
     if not to_do or ranking.time_is_up:
         return
@@ -155,6 +171,7 @@ def ask(
     run = Run(None, Processes(choose_device(search_args.device, search_args.gpu)))
     trainer = make_trainer(search_args, run, Budget.of(search_args))
     loaded = None
+    # A search gives all members of its final population the same batches, and so does this.
     for (percent, name), signals in progress_bar(to_do.items(), f"asking {search}", "cell"):
         if ranking.time_is_up:
             return
@@ -162,7 +179,7 @@ def ask(
         if generation != loaded:
             load_weight_set(trainer, study.finished("search", search), generation)
             loaded = generation
-        seed = derive_seed(search_args.seed, generation, sorted(cells).index(name))
+        seed = derive_seed(search_args.seed, generation)
         losses = losses_by_signal(search_args, trainer, signals, cells[name], generation, seed)
         for signal, loss in losses.items():
             answer = Answer(search, percent, name, signal, loss if math.isfinite(loss) else None)
@@ -221,20 +238,6 @@ def read_lines(path: Path) -> list[list]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def answers_by_cell(
-    answers: dict[Question, Answer], populations: dict[str, dict[str, Genotype]]
-) -> dict[str, list[list[Answer]]]:
-    """By search, for each different cell of its final population all answers about it."""
-    by_cell = {}
-    for search, population in populations.items():
-        cells: dict[str, list[Answer]] = {}
-        for name, genotype in population.items():
-            own = [answer for answer in answers.values() if answer[:3] == (search, 100, name)]
-            cells.setdefault(str(genotype), []).extend(own)
-        by_cell[search] = list(cells.values())
-    return by_cell
-
-
 def choices(
     signals: Sequence[str],
     answers: dict[Question, Answer],
@@ -261,15 +264,16 @@ def choices(
 
 def train_choices(
     args: Namespace,
+    study: Study,
     ranking: Study,
     answers: dict[Question, Answer],
     populations: dict[str, dict[str, Genotype]],
     cells: dict[str, tuple[Genotype, TrainedCell]],
-) -> dict[str, dict[str, list[float]]]:
+) -> dict[str, dict[str, TrainedCell]]:
     """Train what each signal chooses from the final populations; the study's cells it trains.
 
     Returns:
-        By signal and search the accuracies of the chosen cell's trainings, if it has had any.
+        By signal and search the chosen cell, if it has had a training.
     """
     chosen, genotypes = choices(args.signals, answers, populations)
     known = {str(genotype): cell.top1 for genotype, cell in cells.values()}
@@ -292,8 +296,16 @@ def train_choices(
     for name, seed in sorted(trained):
         if name in top1:  # else it was chosen by signals that are not asked about now
             top1[name].append(trained[name, seed])
+    target = training_target(study.args, study)
+    trained_cells = {
+        name: TrainedCell(name, target.size(genotype), top1[name])
+        for name, genotype in genotypes.items()
+        if top1[name]
+    }
     return {
-        signal: {search: top1[name] for search, name in own.items() if top1[name]}
+        signal: {
+            search: trained_cells[name] for search, name in own.items() if name in trained_cells
+        }
         for signal, own in chosen.items()
     }
 

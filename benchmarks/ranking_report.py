@@ -5,13 +5,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.study_report import (
+from benchmarks.study_report import sizes_in_words
+from benchmarks.study_statistics import (
     RESAMPLES,
+    Estimate,
     TrainedCell,
-    deviations,
-    interval,
-    mean_of_cells,
-    with_interval,
+    at_equal_size,
+    estimate,
+    group_of,
+    mean_estimate,
 )
 
 
@@ -44,21 +46,24 @@ def kendall(first: np.ndarray, second: np.ndarray) -> float:
     return float((a * b).sum() / ties) if ties else float("nan")
 
 
-def correlation(rankings: Sequence[np.ndarray], truth: np.ndarray) -> tuple[float, float, float]:
-    """The mean τ of `rankings` (one by each search) with `truth`, and its 95 % interval.
+def correlations(rankings: Sequence[np.ndarray], truth: np.ndarray) -> np.ndarray:
+    """The mean τ of `rankings` (one by each search) with `truth`, float (1 + RESAMPLES,).
 
-    The interval is a bootstrap over the cells, the same ones for all searches.
+    The first is that of the cells as they are. The others are a bootstrap over the cells, the same
+    ones for all searches, and in all calls with as many cells: differences can be taken.
     """
     random = np.random.default_rng(0)
-    mean = float(np.mean([kendall(ranking, truth) for ranking in rankings]))
-    resampled = [mean]
-    for _ in range(RESAMPLES):
-        drawn = random.integers(len(truth), size=len(truth))
-        taus = [kendall(ranking[drawn], truth[drawn]) for ranking in rankings]
-        if not np.isnan(taus).any():  # as where one cell has been drawn all the time
-            resampled.append(np.mean(taus))
-    low, high = np.percentile(resampled, [2.5, 97.5])
-    return mean, float(low), float(high)
+    drawn = [np.arange(len(truth)), *random.integers(len(truth), size=(RESAMPLES, len(truth)))]
+    return np.array(
+        [
+            np.mean([kendall(ranking[cells], truth[cells]) for ranking in rankings])
+            for cells in drawn
+        ]
+    )
+
+
+def _estimate(values: np.ndarray) -> Estimate:
+    return estimate(values[0], values)
 
 
 def ranking_table(cells: Sequence[TrainedCell], answers: Sequence[Answer]) -> list[str]:
@@ -66,95 +71,97 @@ def ranking_table(cells: Sequence[TrainedCell], answers: Sequence[Answer]) -> li
 
     A search counts at a point where all of the cells have been asked about.
     """
+    if len(cells) < 3:
+        return []
     truth = np.array([cell.mean for cell in cells])
     losses = {answer[:4]: answer.loss for answer in answers}
     percents = sorted({answer.percent for answer in answers})
+    sizes = np.array([float(cell.size.multiply_adds) for cell in cells])
+    by_size = correlations([sizes], truth)
     lines = [
         f"Kendall's τ with the accuracy from scratch over {len(cells)} random cells "
         "[95 % interval], and the number of searches:",
         "",
-        f"| signal | {' | '.join(f'at {percent} %' for percent in percents)} |",
-        "| --- " * (1 + len(percents)) + "|",
+        f"| learner | signal | {' | '.join(f'at {percent} %' for percent in percents)} | "
+        "at the end, less that of multiply-adds |",
+        "| --- " * (3 + len(percents)) + "|",
     ]
-    for name in dict.fromkeys(answer.signal for answer in answers):
-        columns = [name]
-        for percent in percents:
-            rankings = []
-            for search in dict.fromkeys(answer.search for answer in answers):
-                keys = [(search, percent, cell.name, name) for cell in cells]
-                if all(key in losses for key in keys):
-                    own = [losses[key] for key in keys]
-                    rankings.append(np.array([DIVERGED if x is None else -x for x in own]))
-            column = ""
-            if rankings and len(cells) > 2:
-                mean, *bounds = correlation(rankings, truth)
-                column = f"{with_interval(mean, bounds, 2)}, {len(rankings)}"
-            columns.append(column)
-        lines.append(f"| {' | '.join(columns)} |")
-    if len(cells) > 2:
-        for place, name in enumerate(("parameters", "multiply-adds")):
-            sizes = np.array([float(cell.size[place]) for cell in cells])
-            mean, *bounds = correlation([sizes], truth)
-            lines += ["", f"{name} alone: {with_interval(mean, bounds, 2)}"]
+    searches = dict.fromkeys(answer.search for answer in answers)
+    for learner in dict.fromkeys(map(group_of, searches)):
+        for signal in dict.fromkeys(answer.signal for answer in answers):
+            columns = [learner, signal]
+            difference = ""
+            for percent in percents:
+                rankings = []
+                for search in searches:
+                    keys = [(search, percent, cell.name, signal) for cell in cells]
+                    if group_of(search) == learner and all(key in losses for key in keys):
+                        own = [losses[key] for key in keys]
+                        rankings.append(np.array([DIVERGED if x is None else -x for x in own]))
+                if rankings:
+                    taus = correlations(rankings, truth)
+                    columns.append(f"{_estimate(taus).text()}, {len(rankings)}")
+                    if percent == 100:
+                        difference = _estimate(taus - by_size).text()
+                else:
+                    columns.append("")
+            lines.append(f"| {' | '.join([*columns, difference])} |")
+    lines += ["", f"multiply-adds alone: {_estimate(by_size).text()}"]
+    parameters = np.array([float(cell.size.parameters) for cell in cells])
+    lines += ["", f"parameters alone: {_estimate(correlations([parameters], truth)).text()}"]
+    if all(len(cell.top1) > 1 for cell in cells):
+        first, second = (np.array([cell.top1[n] for cell in cells]) for n in (0, 1))
+        both = _estimate(correlations([first], second)).text()
+        lines += ["", f"the first training with the second: {both}"]
     return lines
 
 
-def noise_table(populations: Mapping[str, Sequence[Sequence[Answer]]]) -> list[str]:
-    """How far apart the losses of different cells are, and those of one cell that is asked twice.
+def choice_table(
+    chosen: Mapping[str, Mapping[str, TrainedCell]],
+    chance: Sequence[TrainedCell],
+    costs: Mapping[str, float],
+) -> list[str]:
+    """The accuracy from scratch of the cells that each signal chose, learner by learner.
 
     Args:
-        populations: by search, for each cell of its final population the answers about it: several
-            of each signal where the population holds the cell several times.
+        chosen: by signal, by search, the cell chosen from the final population. Searches that not
+            all signals have are left out.
+        chance: cells that no search has found.
+        costs: by signal, the turns of a search that chooses by it, over those of one that takes
+            none for its choice.
     """
-    lines = []
-    signals = dict.fromkeys(a.signal for cells in populations.values() for c in cells for a in c)
-    for signal in signals:
-        losses: list[list[float]] = []
-        for cells in populations.values():
-            own = [
-                [a.loss for a in cell if a.signal == signal and a.loss is not None]
-                for cell in cells
-            ]
-            if all_losses := [loss for cell in own for loss in cell]:
-                middle = float(np.mean(all_losses))
-                losses += [[loss - middle for loss in cell] for cell in own if cell]
-        if spread := deviations(losses):
-            lines.append("| {} | {:.3f} | {:.3f} |".format(signal, *spread))
-    if not lines:
-        return []
-    return [
-        "Standard deviations of the losses of final populations, searches' means taken off:",
-        "",
-        "| signal | cells | one cell, asked again |",
-        "| --- | --- | --- |",
-        *lines,
-        "",
-    ]
-
-
-def choice_table(chosen: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
-    """The accuracy from scratch of the cells that each signal chose.
-
-    Args:
-        chosen: by signal, by search, the accuracies of the trainings of the cell chosen from the
-            final population. Searches that not all signals have are left out.
-    """
-    if not chosen:
-        return []
-    searches = set.intersection(*(set(own) for own in chosen.values()))
+    searches = set.intersection(*(set(own) for own in chosen.values())) if chosen else set()
     if not searches:
         return []
     lines = [
         "",
-        f"The cells that signals choose from the final populations of {len(searches)} searches:",
+        "The cells that signals choose from final populations, and in points how far they are "
+        f"above the first signal's choice, and above {len(chance)} chance cells of their size:",
         "",
-        "| signal | top-1 % | other than the first signal's |",
-        "| --- | --- | --- |",
+        "| learner | searches | signal | cost | top-1 % | M multiply-adds | above the first's "
+        "| other cells | above the mean of chance | above 90 % of chance |",
+        "| --- " * 10 + "|",
     ]
     first = next(iter(chosen.values()))
-    for name, own in chosen.items():
-        trainings = [own[search] for search in sorted(searches)]
-        others = sum(list(own[search]) != list(first[search]) for search in searches)
-        shown = with_interval(mean_of_cells(trainings), interval(mean_of_cells, trainings), 2)
-        lines.append(f"| {name} | {shown} | {others} |")
+    for learner in sorted({*map(group_of, searches)}):
+        own_searches = sorted(search for search in searches if group_of(search) == learner)
+        for signal, cells_of in chosen.items():
+            cells = [cells_of[search] for search in own_searches]
+            differences = [cells_of[s].mean - first[s].mean for s in own_searches]
+            others = sum(cells_of[s].name != first[s].name for s in own_searches)
+            above = (
+                [e.text() for e in at_equal_size(cells, chance)] if len(chance) > 2 else ["", ""]
+            )
+            columns = [
+                learner,
+                str(len(own_searches)),
+                signal,
+                f"{costs[signal]:.2f}",
+                mean_estimate([cell.mean for cell in cells]).text(),
+                sizes_in_words(cells),
+                mean_estimate(differences).text() if others else "",
+                str(others),
+                *above,
+            ]
+            lines.append(f"| {' | '.join(columns)} |")
     return lines

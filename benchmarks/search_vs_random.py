@@ -27,7 +27,8 @@ from benchmarks.study import (
     run_study,
     trained_top1,
 )
-from benchmarks.study_report import TrainedCell, accuracy_by_size, report
+from benchmarks.study_report import accuracy_by_size, report
+from benchmarks.study_statistics import TrainedCell
 from dataset.class_folders import class_folders
 from genotypes import GENOTYPE_FILE, Genotype, load_genotype
 from report.figure_file import save_figure
@@ -81,6 +82,9 @@ class Results:
 
     Args:
         cells: all that are to be trained, by name.
+
+    Raises:
+        UserError: the file is damaged, or a training was begun with another cell.
     """
 
     def __init__(
@@ -109,7 +113,7 @@ class Results:
             for seed in range(args.trainings):
                 if self.has(name, seed):
                     continue
-                if folder := study.finished("train", f"{name}-seed{seed}"):
+                if folder := study.trained(f"{name}-seed{seed}", genotype):
                     self._take(name, seed, folder)
         self._write()
 

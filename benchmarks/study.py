@@ -19,7 +19,7 @@ from typing import TypeVar
 import numpy as np
 
 from dataset.image_set import SET_NAMES
-from genotypes import GENOTYPE_FILE, Genotype, save_genotype
+from genotypes import GENOTYPE_FILE, Genotype, load_genotype, save_genotype
 from report.sizes import Target
 from runtime.arguments import ArgumentParser, expanded_path, positive_int
 from runtime.checkpoint import load_checkpoint
@@ -162,11 +162,24 @@ class Study:
 
         Args:
             name: of the training's run, and of the cell's file in the study's folder.
+
+        Raises:
+            UserError: the training failed, or was begun with another cell.
         """
-        path = self.path.resolve() / f"{name}.json"
+        self._check_cell(name, genotype)
+        path = self._cell_file(name)
         save_genotype(genotype, path)
         flags = ["--arch", str(path), "--seed", str(seed), *shlex.split(self.args.train_flags)]
         return self.run_to_its_end("train", name, flags)
+
+    def trained(self, name: str, genotype: Genotype) -> Path | None:
+        """The folder of a training of the study, if it has ended.
+
+        Raises:
+            UserError: it was begun with another cell.
+        """
+        self._check_cell(name, genotype)
+        return self.finished("train", name)
 
     def finished(self, kind: str, name: str) -> Path | None:
         """The folder of a search or training of the study, if it has ended."""
@@ -218,6 +231,17 @@ class Study:
         """Ask what is running to stop where it can be taken up again."""
         for process in list(self._running):
             process.terminate()
+
+    def _cell_file(self, name: str) -> Path:
+        return self.path.resolve() / f"{name}.json"
+
+    def _check_cell(self, name: str, genotype: Genotype) -> None:
+        begun = self._begun("train", name)
+        if begun and load_genotype(self._cell_file(name)) != genotype:
+            raise UserError(
+                f"{begun}: was begun with another cell than the one now called {name}: a search "
+                "of the study was removed and has ended otherwise; remove that training, too"
+            )
 
     def _begun(self, kind: str, name: str) -> Path | None:
         for settings in self.path.glob(f"{kind}-{name}-*/settings.json"):

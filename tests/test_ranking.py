@@ -9,9 +9,9 @@ from helpers import call_script, only_folder
 from test_candidate import make_trainer
 
 from benchmarks import ranking
-from benchmarks.ranking_report import Answer, choice_table, kendall, noise_table, ranking_table
+from benchmarks.ranking_report import Answer, choice_table, kendall, ranking_table
 from benchmarks.study import Study
-from benchmarks.study_report import TrainedCell
+from benchmarks.study_statistics import TrainedCell
 from genotypes import DARTS_V1, DARTS_V2, AmoebaNet, NASNet
 from report.sizes import Size
 from runtime.atomic_file import write_json
@@ -34,6 +34,12 @@ def trained(*accuracies):
     ]
 
 
+def rows_of(lines):
+    """The cells of tables' rows."""
+    rows = [line.strip("| ").split("|") for line in lines if line.startswith("|")]
+    return [[column.strip() for column in row] for row in rows]
+
+
 def test_a_signal_that_knows_everything_and_one_that_knows_nothing():
     cells = trained(50, 52, 54, 56, 58, 60)
     answers = [
@@ -43,14 +49,40 @@ def test_a_signal_that_knows_everything_and_one_that_knows_nothing():
     ]
     answers.append(Answer("published-0", 50, "random-0", "good", 1.0))  # not all were asked there
     lines = ranking_table(cells, answers)
-    rows = {line.split("|")[1].strip(): line.split("|")[2:4] for line in lines if "|" in line}
-    assert rows["signal"] == [" at 50 % ", " at 100 % "]
-    assert rows["good"] == ["  ", " 1.00 [1.00, 1.00], 1 "]
-    assert rows["bad"][1].startswith(" -1.00 [")
-    low, high = (float(x) for x in rows["other"][1].split("[")[1].split("]")[0].split(","))
+    header, _, *rows = rows_of(lines)
+    assert header[:4] == ["learner", "signal", "at 50 %", "at 100 %"]
+    good, other, bad = rows
+    assert good == ["published", "good", "", "1.00 [1.00, 1.00], 1", "0.00 [0.00, 0.00]"]
+    assert bad[3].startswith("-1.00 [") and bad[4].startswith("-2.00 [")
+    low, high = (float(x) for x in other[3].split("[")[1].split("]")[0].split(","))
     assert low < 0 < high
     assert "parameters alone: -1.00 [-1.00, -1.00]" in lines
     assert "multiply-adds alone: 1.00 [1.00, 1.00]" in lines
+    assert not any("first training" in line for line in lines)
+    twice = [cell._replace(top1=[cell.mean, 100 - cell.mean]) for cell in cells]
+    lines = ranking_table(twice, answers)
+    assert "the first training with the second: -1.00 [-1.00, -1.00]" in lines
+
+
+def test_a_signal_that_only_knows_the_size_is_not_ahead_of_it():
+    cells = trained(50, 56, 52, 54, 60, 58)
+    answers = [Answer("a-0", 100, cell.name, "size", -cell.size.multiply_adds) for cell in cells]
+    (row,) = rows_of(ranking_table(cells, answers))[2:]
+    assert row[2].startswith("0.60 [") and "0.60]" not in row[2]
+    assert row[3] == "0.00 [0.00, 0.00]"  # the cells drawn are the same ones for both
+
+
+def test_searches_are_averaged_by_learner():
+    cells = trained(50, 55, 60)
+    answers = [
+        Answer(search, 100, cell.name, "shared", sign * cell.mean)
+        for search, sign in (("a-0", -1), ("a-1", 1), ("b-0", 1))
+        for cell in cells
+    ]
+    rows = rows_of(ranking_table(cells, answers))[2:]
+    assert [row[0] for row in rows] == ["a", "b"]
+    assert rows[0][2].startswith("0.00 [") and rows[0][2].endswith("], 2")
+    assert rows[1][2].startswith("-1.00 [") and rows[1][2].endswith("], 1")
 
 
 def test_what_diverges_is_ranked_last():
@@ -59,34 +91,40 @@ def test_what_diverges_is_ranked_last():
         Answer("published-0", 100, cell.name, "turn", loss)
         for cell, loss in zip(cells, (None, 9.0, 1.0), strict=True)
     ]
-    assert any("| turn | 1.00 [" in line for line in ranking_table(cells, answers))
-
-
-def test_how_far_apart_cells_are_and_one_cell_that_is_asked_twice():
-    def answers(search, *losses):
-        return [Answer(search, 100, "member", "turn", loss) for loss in losses]
-
-    populations = {
-        "a-0": [answers("a-0", 1.0, 1.2), answers("a-0", 2.0, 2.2)],
-        "a-1": [answers("a-1", 11.0, 11.2), answers("a-1", 12.0, None, 12.2)],  # one diverged
-        "a-2": [[], []],  # not asked yet
-    }
-    # Within: 0.02 a cell. Between: the means are 0.5 off, twice 4 * 0.25 over 3 degrees of freedom.
-    row = f"| turn | {((2 * 4 * 0.25 / 3 - 0.02) / 2) ** 0.5:.3f} | {0.02**0.5:.3f} |"
-    assert row in noise_table(populations)
-    assert noise_table({"a-0": [answers("a-0", 1.0), answers("a-0", 2.0)]}) == []
+    assert rows_of(ranking_table(cells, answers))[2][2].startswith("1.00 [")
+    assert ranking_table(cells[:2], answers) == []
 
 
 def test_choices_are_compared_over_searches_that_all_signals_have():
+    def cell(name, *top1):
+        return TrainedCell(name, Size(1, 8_000_000), list(top1))
+
     chosen = {
-        "shared": {"a-0": [60.0], "a-1": [62.0], "a-2": [10.0]},
-        "turn": {"a-0": [60.0], "a-1": [66.0]},
+        "shared": {
+            "a-0": cell("a-0-member-0", 60.0),
+            "a-1": cell("a-1-member-0", 62.0),
+            "a-2": cell("a-2-member-0", 10.0),
+            "b-0": cell("b-0-member-0", 50.0),
+        },
+        "turn": {
+            "a-0": cell("a-0-member-0", 60.0),
+            "a-1": cell("a-1-member-3", 66.0, 64.0),
+            "b-0": cell("b-0-member-1", 51.0),
+        },
     }
-    lines = choice_table(chosen)
-    assert any("of 2 searches" in line for line in lines)
-    assert any(line.startswith("| shared | 61.00 [") and line.endswith("| 0 |") for line in lines)
-    assert any(line.startswith("| turn | 63.00 [") and line.endswith("| 1 |") for line in lines)
-    assert choice_table({}) == choice_table({"shared": {}}) == []
+    chance = trained(55, 55, 58, 58)
+    lines = choice_table(chosen, chance, {"shared": 1.0, "turn": 1.125})
+    shared, turn, *others = rows_of(lines)[2:]
+    assert shared[:4] == ["a", "2", "shared", "1.00"] and shared[4].startswith("61.00 [")
+    assert shared[6:8] == ["", "0"]
+    assert turn[:4] == ["a", "2", "turn", "1.12"] and turn[4].startswith("62.50 [")
+    assert turn[5] == "8.0 (8.0 to 8.0)"
+    assert turn[6].startswith("1.50 [") and turn[7] == "1"
+    assert "[" in turn[8] and "[" in turn[9]
+    assert [row[:5] for row in others] == [
+        ["b", "1", "shared", "1.00", "50.00"], ["b", "1", "turn", "1.12", "51.00"],
+    ]  # fmt: skip
+    assert choice_table({}, chance, {}) == choice_table({"shared": {}}, chance, {}) == []
 
 
 def test_each_signals_choice_is_trained_unless_the_study_trains_it(tmp_path, monkeypatch):
@@ -110,22 +148,29 @@ def test_each_signals_choice_is_trained_unless_the_study_trains_it(tmp_path, mon
             started.append((name, flags[2:]))
 
     monkeypatch.setattr(ranking, "trained_top1", lambda folder: 70.0)
-    study = FakeStudy(SimpleNamespace(minutes=None, jobs=1, train_flags="--epochs 2"), tmp_path)
+    settings = {"set": "digits", "minutes": None, "jobs": 1, "search_flags": ""}
+    study = FakeStudy(SimpleNamespace(**settings, train_flags="--epochs 2"), tmp_path)
     args = SimpleNamespace(signals=[*losses], trainings=2)
     known = {"a-0": (NASNet, TrainedCell("a-0", Size(1, 1), [61.0, 63.0]))}
     for _ in range(2):  # the second time all is known, without the trainings' folders
-        chosen = ranking.train_choices(args, study, answers, {"a-0": members}, known)
+        chosen = ranking.train_choices(args, study, study, answers, {"a-0": members}, known)
         # The last two members are the same cell.
+        top1 = {
+            signal: {search: cell.top1 for search, cell in own.items()}
+            for signal, own in chosen.items()
+        }
         trained = {"a-0": [70.0, 70.0]}
-        assert chosen == {"shared": {"a-0": [61.0, 63.0]}, "turn": trained, "turns": trained}
+        assert top1 == {"shared": {"a-0": [61.0, 63.0]}, "turn": trained, "turns": trained}
+        assert chosen["turn"]["a-0"].name == "a-0-member-2"
+        assert chosen["turn"]["a-0"].size.multiply_adds > 1e6
         assert started == [
             ("a-0-member-2-seed0", ["--seed", "0", "--epochs", "2"]),
             ("a-0-member-2-seed1", ["--seed", "1", "--epochs", "2"]),
         ]
     # The study has not come to it yet.
     known["a-0"] = (NASNet, TrainedCell("a-0", Size(1, 1), []))
-    chosen = ranking.train_choices(args, study, answers, {"a-0": members}, known)
-    assert chosen == {"shared": {}, "turn": trained, "turns": trained}
+    chosen = ranking.train_choices(args, study, study, answers, {"a-0": members}, known)
+    assert not chosen["shared"] and chosen["turn"]["a-0"].top1 == trained["a-0"]
     assert len(started) == 2
 
 
@@ -164,7 +209,7 @@ def test_a_study_is_asked_once(searched, tmp_path, monkeypatch, capsys):
     ]  # fmt: skip
     assert call_script("benchmarks.ranking", arguments, monkeypatch) == 0
     table = capsys.readouterr().out
-    assert "| signal | at 50 % | at 100 % |" in table
+    assert "| learner | signal | at 50 % | at 100 % |" in table
     folder = only_folder(tmp_path / "ranking")
     lines = [Answer(*json.loads(x)) for x in (folder / "answers.jsonl").read_text().splitlines()]
     # Two members and two signals at the end; three cells and two signals at two points.
@@ -173,10 +218,12 @@ def test_a_study_is_asked_once(searched, tmp_path, monkeypatch, capsys):
     assert len(by_question) == 16
     at_half = by_question["published-0", 50, "random-0", "shared"]
     assert at_half != by_question["published-0", 100, "random-0", "shared"]
+    # The three cells are the same one here, and all see the same batches.
+    assert len({loss for q, loss in by_question.items() if q[1] == 50 and q[3] == "turn"}) == 1
     monkeypatch.setattr(ranking, "make_trainer", None)  # nothing is left to ask
     assert call_script("benchmarks.ranking", ["--resume", folder], monkeypatch) == 0
     again = capsys.readouterr().out
-    assert again[again.index("| signal") :] == table[table.index("| signal") :]
+    assert again[again.index("| learner") :] == table[table.index("| learner") :]
 
 
 def test_cells_are_asked_before_they_are_trained(searched, tmp_path, monkeypatch, capsys):
@@ -185,16 +232,26 @@ def test_cells_are_asked_before_they_are_trained(searched, tmp_path, monkeypatch
     trained = json.loads(file.read_text())
     untrained = {name: cell | {"top1": {}} for name, cell in trained["cells"].items()}
     write_json(file, {"cells": untrained})
-    arguments = ["--study", searched, "--signals", "shared", "--percent", "50"]
+    # At half of the search it is too early for the signal that is for its end.
+    arguments = ["--study", searched, "--signals", "shared", "annealed", "--percent", "50"]
     arguments += ["--trainings", "0", "--save", tmp_path / "ranking" / "EXP"]
     assert call_script("benchmarks.ranking", arguments, monkeypatch) == 0
-    assert "no random cell of the study has been trained yet" in capsys.readouterr().out
+    assert "Kendall" not in capsys.readouterr().out
     folder = only_folder(tmp_path / "ranking")
-    assert len((folder / "answers.jsonl").read_text().splitlines()) == 2 + 3
+    assert len((folder / "answers.jsonl").read_text().splitlines()) == 2 * 2 + 3
     write_json(file, trained)
     monkeypatch.setattr(ranking, "make_trainer", None)  # nothing is left to ask
     assert call_script("benchmarks.ranking", ["--resume", folder], monkeypatch) == 0
     assert "over 3 random cells" in capsys.readouterr().out
+
+
+def test_a_cell_that_a_population_holds_twice_is_asked_once(monkeypatch):
+    cells = (NASNet, DARTS_V1, NASNet, DARTS_V2)
+    history = SimpleNamespace(population=[SimpleNamespace(genotype=cell) for cell in cells])
+    monkeypatch.setattr(ranking, "read_run", lambda folder: history)
+    assert ranking.final_population("a-0", None) == {
+        "a-0-member-0": NASNet, "a-0-member-1": DARTS_V1, "a-0-member-3": DARTS_V2,
+    }  # fmt: skip
 
 
 def test_turns_that_signals_share_are_taken_once(monkeypatch):

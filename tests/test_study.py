@@ -8,7 +8,7 @@ from helpers import TINY_TRAINING, only_folder
 
 from benchmarks import study as study_module
 from benchmarks.study import Study, add_study_arguments, cell_of_size, parse_study, run_study
-from genotypes import RelativeNAS
+from genotypes import DARTS_V1, RelativeNAS, save_genotype
 from report.sizes import TARGETS
 from runtime.arguments import ArgumentParser
 from runtime.errors import UserError
@@ -64,6 +64,20 @@ def test_a_training_has_ended_after_its_last_epoch(tmp_path):
         assert study.finished("train", "a") is None
 
     run_study("study", parse("--resume", only_folder(tmp_path)), look)
+
+
+def test_a_training_begun_with_another_cell_is_not_taken_for_this_ones(tmp_path):
+    def work(study: Study):
+        begun = study.path / "train-a-EXP-20260101-000000"
+        begun.mkdir()
+        (begun / "settings.json").write_text('{"epochs": 1}')
+        save_genotype(DARTS_V1, study.path / "a.json")
+        assert study.trained("a", DARTS_V1) is None  # it has not ended
+        for ask in (study.trained, lambda name, cell: study.train(name, cell, 0)):
+            with pytest.raises(UserError, match=r"train-a-EXP.*begun with another cell"):
+                ask("a", RelativeNAS)
+
+    run(tmp_path, work)
 
 
 def test_jobs_run_at_the_same_time_and_a_mistake_in_one_ends_all(tmp_path):
