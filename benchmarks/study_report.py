@@ -146,7 +146,8 @@ def _costs(
         search = statistics.median(searches)
         affordable = round((search + training) / training)
         line = (
-            f"A {learner} search took {search:.0f} s, a training {training:.0f} s (medians): "
+            f"A {learner} search took {search:.0f} s, its final validation left out, a training "
+            f"{training:.0f} s (medians): "
             f"instead of a search and the training of its cell {affordable} random cells can be "
             "trained"
         )

@@ -144,7 +144,7 @@ def test_the_report_has_groups_cells_and_costs():
     order = [row[0] for row in rows if "-" in row[0] and row[0][-1].isdigit()]
     assert order[0] == "published-0" and order[-1] == "random-0" and len(order) == 6
     text = "\n".join(lines)
-    assert "A published search took 1000 s, a training 200 s (medians)" in text
+    assert "A published search took 1000 s, its final validation left out, a training 200 s" in text
     assert "instead of a search and the training of its cell 6 random cells" in text
     assert "Standard deviations, random: cells " in text
     start = lines.index("| group | above the mean of chance cells | above 90 % of chance cells |")
