@@ -1,6 +1,7 @@
 """How well signals rank cells: the correlation by hand, the tables, and the benchmark's runs."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -175,16 +176,21 @@ def test_each_signals_choice_is_trained_unless_the_study_trains_it(tmp_path, mon
 
 
 @pytest.fixture
-def searched(tmp_path, monkeypatch):
+def searched(searched_once, tmp_path):
     """A study with one tiny search and three random cells that are said to be trained."""
-    folder = tmp_path / "compare-EXP"
-    folder.mkdir()
+    return shutil.copytree(searched_once, tmp_path / "compare-EXP")
+
+
+@pytest.fixture(scope="module")
+def searched_once(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compare-EXP")
     flags = [
         "--set", "digits", "--layers", "3", "--init_channels", "2", "--batch_size", "256",
         "--pop_size", "2", "--epochs", "2", "--no-cutout", "--keep_every", "1",
     ]  # fmt: skip
     search = [*flags, "--seed", "0", "--save", folder / "published-0"]
-    assert call_script("train_search", search, monkeypatch) == 0
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        assert call_script("train_search", search, monkeypatch) == 0
     settings = {
         "script": "search_vs_random.py", "set": "digits", "data": ".", "learner": ["published"],
         "searches": 1, "search_flags": " ".join(flags[2:]), "train_flags": "",
