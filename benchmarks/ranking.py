@@ -131,9 +131,11 @@ def costs(args: Namespace, study: Study) -> dict[str, float]:
 
 def final_population(search: str, folder: Path) -> dict[str, Genotype]:
     """The different cells of a search's final population, by names for its members."""
-    members = read_run(folder).population or []
-    first = {str(m.genotype): number for number, m in reversed([*enumerate(members)])}
-    return {f"{search}-member-{n}": members[n].genotype for n in sorted(first.values())}
+    cells: dict[str, Genotype] = {}
+    for number, member in enumerate(read_run(folder).population or []):
+        if member.genotype not in cells.values():
+            cells[f"{search}-member-{number}"] = member.genotype
+    return cells
 
 
 def ask(
@@ -171,7 +173,6 @@ def ask(
     run = Run(None, Processes(choose_device(search_args.device, search_args.gpu)))
     trainer = make_trainer(search_args, run, Budget.of(search_args))
     loaded = None
-    # A search gives all members of its final population the same batches, and so does this.
     for (percent, name), signals in progress_bar(to_do.items(), f"asking {search}", "cell"):
         if ranking.time_is_up:
             return
@@ -179,6 +180,7 @@ def ask(
         if generation != loaded:
             load_weight_set(trainer, study.finished("search", search), generation)
             loaded = generation
+        # A search gives all members of its final population the same batches, and so does this.
         seed = derive_seed(search_args.seed, generation)
         losses = losses_by_signal(search_args, trainer, signals, cells[name], generation, seed)
         for signal, loss in losses.items():
@@ -250,7 +252,7 @@ def choices(
     """
     chosen: dict[str, dict[str, str]] = {signal: {} for signal in signals}
     genotypes: dict[str, Genotype] = {}
-    names: dict[str, str] = {}  # a population may hold a cell more than once
+    names: dict[str, str] = {}  # searches may end with the same cell
     for search, population in populations.items():
         for signal in signals:
             own = [answers.get((search, 100, name, signal)) for name in population]

@@ -73,8 +73,11 @@ def _group_table(
             sizes_in_words(members),
         ]
         for other in against:
+            if name in against:
+                columns.append("")
+                continue
             share = bootstrap(share_beaten, trainings[name], trainings[other])
-            columns.append("" if name in against else share.text(0))
+            columns.append(share.text(0))
         lines.append(f"| {' | '.join(columns)} |")
     return [
         *lines,
