@@ -54,7 +54,12 @@ PICTURE_FILE = "accuracy.svg"
 def compare(args: Namespace, study: Study) -> None:
     """Search, train all cells, and report; what was done before is not done again."""
     target = training_target(args, study)
-    searches = [(learner, seed) for seed in range(args.searches) for learner in args.learner]
+    searches = [
+        (learner, seed)
+        for seed in range(args.searches)
+        for learner in args.learner
+        if not study.finished("search", f"{learner}-{seed}")
+    ]
     searched = study.all(
         progress_bar(searches, "searching", "search"), lambda job: search(args, study, *job)
     )

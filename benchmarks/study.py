@@ -21,7 +21,7 @@ import numpy as np
 from dataset.image_set import SET_NAMES
 from genotypes import GENOTYPE_FILE, Genotype, load_genotype, save_genotype
 from report.sizes import Target
-from runtime.arguments import ArgumentParser, expanded_path, positive_int
+from runtime.arguments import ArgumentParser, expanded_path, non_negative_int, positive_int
 from runtime.checkpoint import load_checkpoint
 from runtime.errors import UserError
 from runtime.interruption import Interruption
@@ -59,8 +59,9 @@ def add_run_arguments(parser: ArgumentParser, kind: str) -> None:
     add("--jobs", type=positive_int, default=1, help="searches and trainings at a time")
     add(
         "--minutes",
-        type=positive_int,
-        help="begin nothing more after that, and report what there is; --resume goes on",
+        type=non_negative_int,
+        help="begin nothing more after that (0: nothing at all), and report what there is; "
+        "--resume goes on",
     )
     add(
         "--save",
@@ -107,7 +108,7 @@ class Study:
         self.args = args
         self.path = path
         self.log = logging.getLogger("relativenas")
-        self._ends = time.monotonic() + 60 * args.minutes if args.minutes else float("inf")
+        self._ends = float("inf") if args.minutes is None else time.monotonic() + 60 * args.minutes
         self._running: set[subprocess.Popen] = set()
 
     def image_flags(self) -> list[str]:

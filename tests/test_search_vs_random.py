@@ -108,6 +108,10 @@ def test_a_study_goes_on_without_the_trainings_that_are_in_its_results(
     results = json.loads((folder / "results.json").read_text())
     results["cells"]["random-0"]["genotype"] = results["cells"]["random-1"]["genotype"]
     (folder / "results.json").write_text(json.dumps(results))
+    # Asked for a report only, it reports what there is and trains nothing.
+    assert call_script(name, ["--resume", folder, "--minutes", "0"], monkeypatch) == 0
+    assert "| random | 1 | 1 |" in capsys.readouterr().out
+    assert not list(folder.glob("train-*"))
     assert call_script(name, ["--resume", folder], monkeypatch) == 0
     assert len(list(folder.glob("train-*"))) == 1
     (folder / "results.json").write_text("[")

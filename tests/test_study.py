@@ -113,6 +113,8 @@ def test_nothing_begins_after_the_time_is_up(tmp_path, monkeypatch):
 
     run(tmp_path, minute, "--minutes", 1)
     assert done == [0, 1]
+    run(tmp_path, minute, "--minutes", 0)
+    assert done == [0, 1]
 
 
 def test_what_runs_is_asked_to_stop_when_the_study_is_left(tmp_path, monkeypatch):
