@@ -77,11 +77,8 @@ def rank(args: Namespace, ranking: Study) -> None:
         print("the study is still searching: only final populations have been asked")
         print(f"run folder: {ranking.path}")
         return
-    for name, folder in searches:
-        if any(folder.glob(KEPT_WEIGHT_SET.format(generation="*"))):
-            ask(args, study, ranking, answers, name, random, args.percent)
-        else:
-            study.log.warning("%s has no weight sets left to ask about random cells", name)
+    for name in populations:
+        ask(args, study, ranking, answers, name, random, args.percent)
     chosen = train_choices(args, study, ranking, answers, populations, cells)
     trained = [cell for _, cell in cells.values() if cell.top1]
     random_cells = [cell for cell in trained if cell.name in random]
@@ -149,6 +146,8 @@ def ask(
 ) -> None:
     """Put to a search's weight sets what they have not answered yet, as long as there is time.
 
+    A search that has no weight sets left is warned of, and left as it is.
+
     Args:
         percents: of the search that is done.
     """
@@ -167,6 +166,11 @@ def ask(
     }
     if not to_do or ranking.time_is_up:
         return
+    folder = study.finished("search", search)
+    if not any(folder.glob(KEPT_WEIGHT_SET.format(generation="*"))):
+        not_asked = len({name for _, name in to_do})
+        study.log.warning("%s has no weight sets left; cells not asked: %d", search, not_asked)
+        return
     learner, _, number = search.rpartition("-")
     flags = [*study.image_flags(), "--learner", learner, "--seed", number]
     search_args = search_arguments([*flags, *shlex.split(study.args.search_flags)])
@@ -178,7 +182,7 @@ def ask(
             return
         generation = round(search_args.epochs * percent / 100)
         if generation != loaded:
-            load_weight_set(trainer, study.finished("search", search), generation)
+            load_weight_set(trainer, folder, generation)
             loaded = generation
         # A search gives all members of its final population the same batches, and so does this.
         seed = derive_seed(search_args.seed, generation)
