@@ -61,8 +61,8 @@ PHASES = ("build", "train", "validate", "update")
 
 LOADER_WORKERS = 2
 
-MATRIX_SIZE = 4096
-"""Of the matrix product that the arithmetic is compared with."""
+MATRIX_SIZE = {"cpu": 2048, "cuda": 4096}
+"""Of the matrix product that the arithmetic is compared with, large enough to keep it busy."""
 
 SEARCH_TURNS = 20 * 50
 """Candidates in a search: population times generations."""
@@ -188,6 +188,9 @@ class LoadedData:
         options = {
             "batch_size": data.batching.batch_size,
             "num_workers": LOADER_WORKERS,
+            # As in a script of its own. A spawned process would spawn its workers, too, and each
+            # of them import PyTorch at the beginning of each pass: seconds that no author pays.
+            "multiprocessing_context": "fork" if LOADER_WORKERS else None,
             "pin_memory": data.batching.device.type == "cuda",
         }
         self.train_loader = DataLoader(
@@ -483,8 +486,9 @@ def print_limits(comparison: Comparison, seconds_training: float, dtype: torch.d
         supernet.eval()(images, arch_info)
     steps = len(comparison.data.train_set) / len(images)
     multiply_adds = 3 * steps * flops.get_total_flops() / 2
-    matrix = torch.randn(MATRIX_SIZE, MATRIX_SIZE, device=device, dtype=dtype)
-    matrix_rate = 2 * MATRIX_SIZE**3 / median_seconds(lambda: matrix @ matrix, device)
+    size = MATRIX_SIZE[device.type]
+    matrix = torch.randn(size, size, device=device, dtype=dtype)
+    matrix_rate = 2 * size**3 / median_seconds(lambda: matrix @ matrix, device)
     block = torch.empty(2**28, dtype=torch.uint8, device=device)
     copy = torch.zeros_like(block)
     bandwidth = 2 * block.nbytes / median_seconds(lambda: copy.copy_(block), device)

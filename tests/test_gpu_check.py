@@ -52,7 +52,7 @@ def check_here(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(gpu_check.Setting, "run", run_here)
     monkeypatch.setattr(search_speed, "ProcessPoolExecutor", Here)
     monkeypatch.setattr(search_speed, "LOADER_WORKERS", 0)
-    monkeypatch.setattr(search_speed, "MATRIX_SIZE", 64)
+    monkeypatch.setattr(search_speed, "MATRIX_SIZE", {"cpu": 64})
 
     def check(*names):
         words = ["--device", "cpu", "--save", tmp_path / "page", "--only", *names]
