@@ -60,6 +60,7 @@ AT_THE_END = ("middle", "annealed")
 def rank(args: Namespace, ranking: Study) -> None:
     """Ask the searches about all cells, let each signal choose, train what it chose, and report."""
     settings, cells = read_study(args.study)
+    settings["data"] = args.data or settings["data"]
     study = Study(Namespace(**vars(args) | settings), Path(args.study))
     ranking.args = study.args  # what is trained here is trained as there
     answers = read_answers(ranking.path / ANSWERS_FILE)
@@ -146,7 +147,7 @@ def ask(
 ) -> None:
     """Put to a search's weight sets what they have not answered yet, as long as there is time.
 
-    A search that has no weight sets left is warned of, and left as it is.
+    A search that has no weight sets left is named in a warning and skipped.
 
     Args:
         percents: of the search that is done.
@@ -168,8 +169,8 @@ def ask(
         return
     folder = study.finished("search", search)
     if not any(folder.glob(KEPT_WEIGHT_SET.format(generation="*"))):
-        not_asked = len({name for _, name in to_do})
-        study.log.warning("%s has no weight sets left; cells not asked: %d", search, not_asked)
+        cells_left = len({name for _, name in to_do})
+        study.log.warning("%s has no weight sets left to ask about %d cell(s)", search, cells_left)
         return
     learner, _, number = search.rpartition("-")
     flags = [*study.image_flags(), "--learner", learner, "--seed", number]
@@ -321,6 +322,7 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
     add("--study", type=expanded_path, metavar="DIR", help="run folder of the study")
+    add("--data", type=expanded_path, help="folder of the images (default: the study's)")
     add("--searches", type=positive_int, default=100, help="so many of its searches at most")
     add("--signals", choices=SIGNALS, nargs="+", default=[*SIGNALS], help="what to ask by")
     add(
@@ -337,7 +339,7 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
         help="of each cell that a signal chooses and that is none of the study's",
     )
     add_run_arguments(parser, "ranking")
-    changeable = ("study", "jobs", "minutes", "searches", "signals", "percent", "trainings")
+    changeable = ("study", "data", "jobs", "minutes", "searches", "signals", "percent", "trainings")
     args = parse_with_resume(parser, argv, changeable)
     if args.study is None:
         raise UserError("--study DIR: name the run folder of a study")

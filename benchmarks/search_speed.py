@@ -62,7 +62,7 @@ PHASES = ("build", "train", "validate", "update")
 LOADER_WORKERS = 2
 
 MATRIX_SIZE = {"cpu": 2048, "cuda": 4096}
-"""Of the matrix product that the arithmetic is compared with, large enough to keep it busy."""
+"""Of the matrix product that the arithmetic is compared with: each keeps its device busy."""
 
 SEARCH_TURNS = 20 * 50
 """Candidates in a search: population times generations."""
@@ -188,8 +188,8 @@ class LoadedData:
         options = {
             "batch_size": data.batching.batch_size,
             "num_workers": LOADER_WORKERS,
-            # As in a script of its own. A spawned process would spawn its workers, too, and each
-            # of them import PyTorch at the beginning of each pass: seconds that no author pays.
+            # As in a script of its own (on Linux, before Python 3.14). A spawned process would
+            # spawn its workers, too, and each of them import PyTorch at the beginning of each pass.
             "multiprocessing_context": "fork" if LOADER_WORKERS else None,
             "pin_memory": data.batching.device.type == "cuda",
         }

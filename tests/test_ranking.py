@@ -302,7 +302,22 @@ def test_a_search_without_weight_sets_is_named_and_left_out(searched, tmp_path, 
     assert answers.read_text() == lines[0]
     log = (folder / "log.txt").read_text()
     assert log.count("published-0 has no weight sets left") == 2
-    assert "cells not asked: 1\n" in log
+    assert "to ask about 1 cell(s)" in log
+
+
+@pytest.mark.parametrize(("flags", "data"), [([], "."), (["--data", "/moved"], "/moved")])
+def test_the_images_are_the_studys_or_where_they_were_moved(
+    flags, data, searched, tmp_path, monkeypatch
+):
+    seen = []
+    costs = ranking.costs
+    monkeypatch.setattr(
+        ranking, "costs", lambda args, study: seen.append(study.args) or costs(args, study)
+    )
+    arguments = ["--study", searched, "--signals", "shared", "--minutes", "0", *flags]
+    arguments += ["--save", tmp_path / "ranking" / "EXP"]
+    assert call_script("benchmarks.ranking", arguments, monkeypatch) == 0
+    assert seen[0].data == data
 
 
 @pytest.mark.parametrize(
