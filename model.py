@@ -7,12 +7,12 @@ import copy
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genotypes import Genotype
 from operations import OPERATIONS, FactorizedReduce, ReLUConvBN, drop_path_scales
+from speed.concatenation import concatenate
 
 
 class Cell(nn.Module):
@@ -60,7 +60,7 @@ class Cell(nn.Module):
                     term = term * scales[index]
                 terms.append(term)
             states.append(terms[0] + terms[1])
-        return torch.cat([states[index] for index in self._concat], dim=1)
+        return concatenate([states[index] for index in self._concat])
 
 
 class AuxiliaryPool(nn.Module):

@@ -8,12 +8,12 @@ touched.
 from collections import Counter
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor, nn
 
 from genotypes import PRIMITIVES, Genotype
 from operations import OPERATIONS, FactorizedReduce, ReLUConvBN, drop_path_scales
 from slow_fast_learning import NODES
+from speed.concatenation import concatenate
 from speed.memory import recomputed
 
 ArchInfo = list[list[int]]
@@ -67,7 +67,7 @@ class SearchCell(nn.Module):
                     term = term * scales[position]
                 terms.append(term)
             states.append(terms[0] + terms[1])
-        return torch.cat(states[2:], dim=1)
+        return concatenate(states[2:])
 
 
 def _run(module: nn.Module, x: Tensor) -> Tensor:
