@@ -7,13 +7,13 @@ import pytest
 import torch
 from helpers import (
     STOPPED,
-    TINY_SEARCH,
     act_at_step,
     ask_to_stop,
     assert_same_tensors,
     call_script,
     history_without_seconds,
     only_folder,
+    write_small_set,
 )
 
 from runtime.settings import read_settings
@@ -87,9 +87,10 @@ def test_a_resumed_state_goes_on_as_if_nothing_happened(name):
 
 
 def test_a_search_with_the_improved_learner_is_resumed_bit_for_bit(tmp_path, monkeypatch):
-    arguments = [*TINY_SEARCH, "--learner", "shuffled", "--save"]
+    budget = ["--pop_size", "4", "--epochs", "2", "--no-cutout"]
+    arguments = [*write_small_set(tmp_path / "data"), *budget, "--learner", "shuffled", "--save"]
     assert call_script("train_search", [*arguments, tmp_path / "whole" / "EXP"], monkeypatch) == 0
-    with act_at_step(40, ask_to_stop):  # a pair takes twelve
+    with act_at_step(7, ask_to_stop):  # a pair takes two
         stopped = [*arguments, tmp_path / "stopped" / "EXP"]
         assert call_script("train_search", stopped, monkeypatch) == STOPPED
     whole, resumed = (only_folder(tmp_path / name) for name in ("whole", "stopped"))
@@ -103,6 +104,6 @@ def test_a_search_with_the_improved_learner_is_resumed_bit_for_bit(tmp_path, mon
 
 
 def test_an_unknown_learner(tmp_path, monkeypatch, capsys):
-    arguments = [*TINY_SEARCH, "--learner", "best", "--save", tmp_path / "EXP"]
+    arguments = ["--set", "digits", "--learner", "best", "--save", tmp_path / "EXP"]
     assert call_script("train_search", arguments, monkeypatch) == 2
     assert "published" in capsys.readouterr().err

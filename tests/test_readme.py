@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import ROOT, TINY_IMAGENET, TINY_SEARCH, TINY_TRAINING, free_port, write_image_folder
+from helpers import ROOT, TINY_IMAGENET, free_port, write_image_folder
 from test_keypoint_annotations import write_coco
 from test_nasbench201 import ALL_CELLS, make_table, write_table
 from test_segmentation_data import write_cityscapes
@@ -49,8 +49,10 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 TINY = ["--layers", "3", "--init_channels", "2", "--batch_size", "32"]
 
+SMALL_SEARCH = [*TINY, "--pop_size", "2", "--epochs", "1"]
+
 SMALL = {
-    "train_search.py": [*TINY, "--pop_size", "2", "--epochs", "1"],
+    "train_search.py": SMALL_SEARCH,
     "train.py": [*TINY, "--epochs", "1", "--gpus", "0"],
     "train_imagenet.py": [*TINY_IMAGENET, "--gpus", "0"],
     "test_imagenet.py": ["--gpus", "0"],
@@ -77,8 +79,8 @@ SMALL = {
     "benchmarks/search_vs_random.py": [
         "--learner", "published", "--searches", "1", "--random_cells", "2",
         "--same_size_cells", "0", "--trainings", "1",
-        "--search_flags", shlex.join([*TINY_SEARCH[2:], "--keep_every", "2"]),
-        "--train_flags", shlex.join([*TINY_TRAINING[2:], "--epochs", "1"]),
+        "--search_flags", shlex.join([*SMALL_SEARCH, "--epochs", "2", "--keep_every", "2"]),
+        "--train_flags", shlex.join([*TINY, "--epochs", "1"]),
     ],
     "benchmarks/ranking.py": [
         "--percent", "100", "--signals", "shared", "statistics", "--trainings", "0",

@@ -2,12 +2,12 @@
 
 import pytest
 from helpers import (
-    TINY_SEARCH,
     TINY_TRAINING,
     call_script,
     history_without_seconds,
     only_folder,
     run_to_the_end,
+    write_small_set,
 )
 
 from genotypes import DARTS_V2, save_genotype
@@ -16,7 +16,9 @@ from genotypes import DARTS_V2, save_genotype
 @pytest.fixture(scope="module")
 def uninterrupted_search(tmp_path_factory):
     parent = tmp_path_factory.mktemp("search")
-    run_to_the_end("train_search", [*TINY_SEARCH, "--save", parent / "whole"])
+    small = write_small_set(tmp_path_factory.mktemp("data"))
+    arguments = [*small, "--pop_size", "2", "--epochs", "1", "--save", parent / "whole"]
+    run_to_the_end("train_search", arguments)
     return only_folder(parent)
 
 

@@ -8,7 +8,6 @@ from datetime import timedelta
 import pytest
 import torch
 from helpers import (
-    TINY,
     assert_same_tensors,
     call_script,
     children_of,
@@ -17,12 +16,17 @@ from helpers import (
     run_to_the_end,
     start_script,
     wait_until,
+    write_small_set,
 )
 
 from runtime.errors import UserError
 from runtime.processes import Processes
 
-SEARCH = [*TINY, "--no-cutout", "--pop_size", "6", "--epochs", "2"]
+
+@pytest.fixture
+def search(tmp_path):
+    """The flags of a search of three pairs and two generations."""
+    return [*write_small_set(tmp_path / "data"), "--no-cutout", "--pop_size", "6", "--epochs", "2"]
 
 
 def results(folder):
@@ -30,12 +34,12 @@ def results(folder):
     return [history_without_seconds(folder), *((folder / name).read_text() for name in names)]
 
 
-def test_one_of_two_processes_killed_and_resumed_with_two_or_one(tmp_path, monkeypatch):
-    arguments = [*SEARCH, "--save", tmp_path / "whole" / "EXP"]
+def test_one_of_two_processes_killed_and_resumed_with_two_or_one(search, tmp_path, monkeypatch):
+    arguments = [*search, "--save", tmp_path / "whole" / "EXP"]
     run_to_the_end("train_search", arguments, torchrun=2)
     whole = only_folder(tmp_path / "whole")
     killed = tmp_path / "killed"
-    process = start_script("train_search", [*SEARCH, "--save", killed / "EXP"], torchrun=2)
+    process = start_script("train_search", [*search, "--save", killed / "EXP"], torchrun=2)
     wait_until(lambda: list(killed.glob("*/checkpoint.pt")), process)
     os.kill(children_of(process)[-1], signal.SIGKILL)
     output, _ = process.communicate(timeout=60)
@@ -56,10 +60,10 @@ def test_one_of_two_processes_killed_and_resumed_with_two_or_one(tmp_path, monke
     assert records[:2] == history_without_seconds(whole)[:2]
 
 
-def test_one_process_is_the_published_order(tmp_path, monkeypatch):
-    arguments = [*SEARCH, "--save", tmp_path / "launched" / "EXP"]
+def test_one_process_is_the_published_order(search, tmp_path, monkeypatch):
+    arguments = [*search, "--save", tmp_path / "launched" / "EXP"]
     run_to_the_end("train_search", arguments, torchrun=1)
-    arguments = [*SEARCH, "--save", tmp_path / "plain" / "EXP"]
+    arguments = [*search, "--save", tmp_path / "plain" / "EXP"]
     assert call_script("train_search", arguments, monkeypatch) == 0
     launched, plain = (only_folder(tmp_path / name) for name in ("launched", "plain"))
     assert results(launched) == results(plain)

@@ -50,15 +50,17 @@ def test_a_mistake_in_the_scripts_flags_is_passed_on_and_leaves_no_folder(tmp_pa
 
 
 def test_a_training_has_ended_after_its_last_epoch(tmp_path):
+    one_epoch = [*TINY_TRAINING[2:], "--epochs", "1"]
+
     def train(study: Study):
         assert study.finished("train", "a") is None
-        (folder,) = {study.run_to_its_end("train", "a", TINY_TRAINING[2:]) for _ in range(2)}
+        (folder,) = {study.run_to_its_end("train", "a", one_epoch) for _ in range(2)}
         assert study.finished("train", "a") == folder and folder.parent == study.path
         assert study.finished("train", "b") is None
 
     run(tmp_path, train)
     (settings,) = tmp_path.glob("study-*/train-a-*/settings.json")
-    settings.write_text(settings.read_text().replace('"epochs": 3', '"epochs": 4'))
+    settings.write_text(settings.read_text().replace('"epochs": 1', '"epochs": 2'))
 
     def look(study: Study):
         assert study.finished("train", "a") is None
