@@ -33,7 +33,7 @@ def test_search_train_and_test_on_digits(tmp_path):
     output = run_to_the_end(
         "train_search",
         "--set digits --layers 3 --init_channels 8 --pop_size 2 --epochs 1 --batch_size 64 "
-        f"--no-cutout --save {tmp_path}/EXP".split(),
+        f"--no-cutout --target_layers 3 --save {tmp_path}/EXP".split(),
     )
     folder = only_folder(tmp_path)
     assert "best genotype: Genotype(" in output
