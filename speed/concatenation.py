@@ -6,17 +6,15 @@ view as from a tensor without gaps, and copying it costs next to nothing. (On a 
 copies it itself; with drop path the nodes' products are without gaps already.)
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 
-def concatenate(features: Sequence[Tensor]) -> Tensor:
+def concatenate(features: list[Tensor]) -> Tensor:
     """The feature maps (N, C, H, W) as one, their channels one after the other."""
     if features[0].device.type != "cpu" or not torch.is_grad_enabled():
-        return torch.cat(list(features), dim=1)
+        return torch.cat(features, dim=1)
     return _Concatenation.apply(*features)
 
 
