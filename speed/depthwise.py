@@ -2,9 +2,10 @@
 
 The CPU library behind PyTorch (oneDNN) has quick kernels for the forward pass of every depthwise
 convolution of the search space, but none for the weight gradient of kernels wider than three
-columns, nor for any gradient of dilated ones: those fall back to code that is up to thirty times
-slower than the forward pass. `depthwise_conv2d` asks for the same gradients in terms that the
-library is quick at. Sums are added up in another order, which changes rounding and nothing else.
+columns or larger than the image, nor for any gradient of dilated ones: those fall back to code that
+is up to a hundred times slower than the forward pass. `DepthwiseConv2d` asks for the same
+gradients in terms that the library is quick at. Sums are added up in another order, which changes
+rounding and nothing else.
 """
 
 import torch
@@ -77,15 +78,18 @@ def _input_gradient(
 def _weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
     """The weight gradient for dilation 1, a few columns of the kernel at a time."""
     columns = weight.shape[3]
-    if columns <= FAST_COLUMNS:
+    larger_than_x = min(x.shape[2:]) < columns
+    if columns <= FAST_COLUMNS and not larger_than_x:
         return _gradients(grad, x, weight, stride, [padding, padding], [False, True])[1]
     parts = []
     width = (grad.shape[3] - 1) * stride  # from the first to the last place of the kernel
-    padded = F.pad(x, (padding, padding))
+    # No quick gradient pads an image that is smaller than the kernel: rows are padded here, too.
+    rows = padding if larger_than_x else 0
+    padded = F.pad(x, (padding, padding, rows, rows))
     for first in range(0, columns, FAST_COLUMNS):
         part = weight[:, :, :, first : first + FAST_COLUMNS]
         seen = padded[:, :, :, first : first + width + part.shape[3]]
-        parts.append(_gradients(grad, seen, part, stride, [padding, 0], [False, True])[1])
+        parts.append(_gradients(grad, seen, part, stride, [padding - rows, 0], [False, True])[1])
     return torch.cat(parts, dim=3)
 
 

@@ -1213,6 +1213,9 @@ input gradients of an unmirrored kernel
 every few columns' gradient from the first ones' pixels
 - seen = padded[:, :, :, first : first + width
 + seen = padded[:, :, :, : width
+rows of a small image padded twice
+- [padding - rows, 0]
++ [padding, 0]
 dilation without stride taken for one with it
 - ctx.subsampled = stride == dilation == 2
 + ctx.subsampled = dilation == 2

@@ -11,7 +11,7 @@ from speed.depthwise import DepthwiseConv2d
 GEOMETRIES = list(itertools.product((3, 5, 7), (1, 2), (1, 2)))
 
 
-@pytest.mark.parametrize("size", [(8, 8), (7, 10)])
+@pytest.mark.parametrize("size", [(8, 8), (7, 10), (2, 9), (3, 2)])
 @pytest.mark.parametrize(("kernel_size", "stride", "dilation"), GEOMETRIES)
 def test_gradients_are_those_of_a_plain_convolution(kernel_size, stride, dilation, size):
     torch.manual_seed(0)
