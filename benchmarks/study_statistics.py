@@ -33,7 +33,12 @@ class TrainedCell(NamedTuple):
 
     @property
     def mean(self) -> float:
-        return statistics.mean(self.top1)
+        return mean_top1(self.top1)
+
+
+def mean_top1(trainings: Sequence[float]) -> float:
+    """The mean, rounded, so that as many right images are as good however they are summed."""
+    return round(statistics.fmean(trainings), 6)
 
 
 def group_of(name: str) -> str:
@@ -138,7 +143,7 @@ def bootstrap(statistic: Callable[..., float], *groups: Trainings) -> Estimate:
 
 def share_beaten(ours: Trainings, others: Trainings) -> float:
     """In percent, how likely a cell of ours has a higher mean than one of the others; ties half."""
-    mine, theirs = ([sum(v) / len(v) for v in cells] for cells in (ours, others))
+    mine, theirs = ([mean_top1(trainings) for trainings in cells] for cells in (ours, others))
     wins = np.sign(np.subtract.outer(mine, theirs))
     return 50 * float(wins.mean() + 1)
 

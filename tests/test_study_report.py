@@ -1,5 +1,7 @@
 """The study's statistics, by hand and on made-up cells whose truth is known."""
 
+from statistics import fmean
+
 import numpy as np
 import pytest
 
@@ -28,6 +30,16 @@ def made_up(count, trainings, cell_deviation, training_deviation, mean=60.0, see
 def test_ties_are_half_a_win():
     # 95 beats 94 and 90, 92 beats 90; of 92 and 92 each has half.
     assert share_beaten([[95.0], [91.0, 93.0]], [[94.0], [90.0], [92.0]]) == 75
+
+
+def test_cells_with_as_many_right_images_tie():
+    ours, theirs = (
+        [100 * right / 360 for right in cell] for cell in ((352, 352, 355), (353, 353, 353))
+    )
+    assert fmean(ours) != fmean(theirs)
+    assert share_beaten([ours], [theirs]) == 50
+    size = Size(1, 1)
+    assert TrainedCell("a-0", size, ours).mean == TrainedCell("a-1", size, theirs).mean
 
 
 @pytest.mark.parametrize(("count", "width"), [(5, 2 * 2.776 / 5**0.5), (20, 2 * 2.093 / 20**0.5)])
