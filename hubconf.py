@@ -120,6 +120,16 @@ def digits() -> nn.Module:
     return _network("cifar", "digits", str(weights), num_classes=10)
 
 
+def cifar10_small() -> nn.Module:
+    """A small trained network for CIFAR-10: trained_model/cifar10_small_model.pt.
+
+    Its images were JPEGs, as trained_model/README.md says. For images (N, 3, 32, 32); everything
+    else is as in `relativenas_cifar10`.
+    """
+    weights = _ROOT / "trained_model" / "cifar10_small_model.pt"
+    return _network("cifar", "cifar10", str(weights), num_classes=10)
+
+
 def genotype(path: str) -> tuple:
     """The genotype (normal, normal_concat, reduce, reduce_concat) in a file, or of a known name.
 

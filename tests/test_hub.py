@@ -11,7 +11,7 @@ from helpers import ROOT
 
 from genotypes import DARTS_V2, RelativeNAS, save_genotype
 from model import NetworkCIFAR, NetworkImageNet
-from training.trained_network import describe_network
+from training.trained_network import build_network, describe_network
 
 PROGRAM = """
 import copy, io, json, os, sys
@@ -35,6 +35,7 @@ new = load("relativenas_cifar100", init_channels=4, layers=3, auxiliary=True)
 published = load("relativenas_cifar10", pretrained="published.pt", init_channels=4, layers=3)
 imagenet = load("relativenas_imagenet", pretrained="~/own.pt", num_classes=7)
 digits = load("digits")
+small = load("cifar10_small")
 import model  # the caller's own, too
 
 pickled = io.BytesIO()
@@ -47,8 +48,11 @@ with torch.no_grad():
         "published": published(images)[0].tolist(),
         "imagenet": imagenet(images)[0].tolist(),
         "features": list(imagenet.forward_features(images)),
-        "statistics": [published.mean, published.std, imagenet.mean, imagenet.std],
+        "statistics": [
+            published.mean, published.std, imagenet.mean, imagenet.std, small.mean, small.std
+        ],
         "digits": tuple(digits(torch.ones(1, 3, 16, 16))[0].shape),
+        "small": small(images)[0].tolist(),
         "training": [new.training, published.training],
         "genotype": load("genotype", "~/genotype.json"),
         "copy": copy.deepcopy(published)(images)[0].tolist(),
@@ -110,12 +114,18 @@ def test_the_networks_are_those_of_the_checkpoints(folder, result):
     assert result["features"] == [4, 8, 16, 32]
     assert result["new"] == [[2, 100], [2, 100]]
     assert result["digits"] == [1, 10]
+    small = torch.load(ROOT / "trained_model" / "cifar10_small_model.pt")
+    network = build_network(small)
+    network.load_state_dict(small["state_dict"])
+    assert_logits(result["small"], network)
     assert result["training"] == [True, False]
     assert result["statistics"] == [
         [0.49139968, 0.48215827, 0.44653124],
         [0.24703233, 0.24348505, 0.26158768],
         [0.1, 0.2, 0.3],
         [0.4, 0.5, 0.6],
+        list(small["mean"]),
+        list(small["std"]),
     ]
 
 
@@ -127,7 +137,7 @@ def test_torch_hub_lists_nothing_but_the_entries():
     names = runpy.run_path(str(ROOT / "hubconf.py"))
     listed = [name for name in names if callable(names[name]) and not name.startswith("_")]
     assert sorted(listed) == [
-        "digits", "genotype", "relativenas_cifar10", "relativenas_cifar100",
+        "cifar10_small", "digits", "genotype", "relativenas_cifar10", "relativenas_cifar100",
         "relativenas_detection", "relativenas_imagenet", "relativenas_keypoints",
         "relativenas_segmentation",
     ]  # fmt: skip
