@@ -1,19 +1,18 @@
 """The weights in trained_model/ are what its README says."""
 
 import hashlib
-import json
 import re
 import tarfile
 from statistics import mean
 
 import pytest
 import torch
-from helpers import ROOT, call_script
+from helpers import ROOT, call_script, read_history
 
 from genotypes import genotype_from_dict, load_genotype
 from model import NetworkCIFAR
+from report.sizes import Target
 from training.trained_network import build_network, print_size
-from utils import multiply_adds
 
 FOLDER = ROOT / "trained_model"
 
@@ -65,30 +64,30 @@ def trainings(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def table():
-    """Accuracy in percent and multiply-adds in millions by cell, as docs/results.md has them."""
+    """By cell its accuracy in percent, and parameters and multiply-adds in millions."""
     page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     _, section = page.split("\n## The weights that are shipped\n")
-    row = r"^\| (\w+).*\| ([\d.]+) \| [\d.]+ M \| ([\d.]+) M \|$"
+    row = r"^\| (\w+).*\| ([\d.]+) \| ([\d.]+) M \| ([\d.]+) M \|$"
     rows = re.findall(row, section, re.MULTILINE)
-    return {cell: (float(accuracy), float(millions)) for cell, accuracy, millions in rows}
+    return {cell: tuple(map(float, numbers)) for cell, *numbers in rows}
 
 
 def test_the_table_of_the_three_cells_is_that_of_their_logs(trainings, table):
     assert sorted(trainings) == sorted(table) == ["found", "published", "random"]
     epochs = int(re.search(r"train\.py .*--epochs (\d+)", SMALL)[1])
     for cell, run in trainings.items():
-        history = (run / "history.jsonl").read_text().splitlines()
+        history = read_history(run)
         assert len(history) == epochs
-        accuracy = json.loads(history[-1])["validation"]["top1"]
-        network = NetworkCIFAR(16, 10, 8, False, load_genotype(run / "genotype.json"))
-        size = multiply_adds(network, 32) / 1e6
-        assert (round(accuracy, 2), round(size, 1)) == table[cell]
+        accuracy = history[-1]["validation"]["top1"]
+        size = Target(NetworkCIFAR, 16, 8, 32, 10).size(load_genotype(run / "genotype.json"))
+        parameters, multiply_adds = (number / 1e6 for number in size)
+        assert (round(accuracy, 2), round(parameters, 2), round(multiply_adds, 1)) == table[cell]
 
 
 def test_the_small_cifar10_model_is_the_one_that_the_rule_takes(trainings, table, capsys):
-    best = max(accuracy for accuracy, _ in table.values())
-    good = [cell for cell, (accuracy, _) in table.items() if accuracy >= round(best - 0.3, 2)]
-    shipped = min(good, key=lambda cell: table[cell][1])
+    best = max(accuracy for accuracy, _, _ in table.values())
+    good = [cell for cell, (accuracy, _, _) in table.items() if accuracy >= round(best - 0.3, 2)]
+    shipped = min(good, key=lambda cell: table[cell][2])
     model = torch.load(FOLDER / "cifar10_small_model.pt")
     genotype = load_genotype(trainings[shipped] / "genotype.json")
     assert genotype_from_dict(model["genotype"]) == genotype
